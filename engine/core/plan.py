@@ -1,0 +1,661 @@
+"""A request's life, from the first look at the models to the verdict, without ever touching one of them.
+
+`plan` is a generator. It yields what is to be done and is sent what came of it:
+
+    Attempt(role, limits, …)  <- Outcome     one HTTP request to one model
+    Wait(until, why)          <- float       the time it is now
+    Emit(event)               <- None        something happened that is worth recording at once
+    returns Verdict                          the answer, or the error the caller gets
+
+Drivers run it under the manager's lock (it never blocks) and do the I/O between two yields, so the threaded
+manager, the asynchronous one, the simulation and the backtest all decide by these very lines. Closing the
+generator at any point gives back what it holds: breaker permits and send slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.core.backoff import full_jitter
+from engine.core.breaker import BreakerState, Denied, Permit, Transition
+from engine.core.capability import Lack, Needs, lack, needs_of
+from engine.core.errors import SwitchgearError
+from engine.core.messages import Completion, Limits, Request, Role
+from engine.core.outcomes import (
+    RULES,
+    Again,
+    Category,
+    Cause,
+    Effect,
+    Move,
+    ProviderFailure,
+)
+from engine.core.policy import (
+    OnAuthError,
+    OnBrokenStream,
+    OnContentFilter,
+    OnRateLimit,
+    WhenBothOpen,
+)
+from engine.core.refusal import Refused, error_of
+from engine.core.switchboard import Hop, Line, Switchboard
+from engine.core.throttle import Slot
+
+
+class Continuation(StrEnum):
+    """How the other model is told of the text that was already delivered."""
+
+    PREFILL = "prefill"
+    HISTORY = "history"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Ask one model once.
+
+    Attributes:
+        n: 1 for the request's first attempt, over all models.
+        line: The model and its local state.
+        limits: Time limits of this attempt, seconds; `total` is what is left of the caller's deadline.
+        shortened: True when the deadline or a probe's timeout leaves less than the model's fair time, so that
+            running out of it is not the model's failure.
+        probe: True when this finds out whether the model is well again.
+        continuation: How to go on after delivered text, `None` for a fresh start.
+        waited: Seconds this request waited since its previous attempt.
+        breaker: The breaker's state when the attempt was let through.
+    """
+
+    n: int
+    line: Line
+    limits: Limits
+    shortened: bool = False
+    probe: bool = False
+    continuation: Continuation | None = None
+    waited: float = 0.0
+    breaker: BreakerState = BreakerState.CLOSED
+
+    @property
+    def role(self) -> Role:
+        """The role asked."""
+        return self.line.role
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until a time; the reply to this is the time it is then."""
+
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerMoved:
+    """A breaker changed its state."""
+
+    role: Role
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMoved:
+    """This request goes to another than the active model."""
+
+    from_role: Role
+    to_role: Role
+    cause: Cause
+    evidence: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """A model said that it serves nobody until a time (monotonic seconds)."""
+
+    role: Role
+    category: Category
+    until: float
+
+
+Event = BreakerMoved | RequestMoved | ModelRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Something to record."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        category: What it ended as.
+        now: Monotonic seconds at its end.
+        duration: Seconds it took.
+        ttft: Seconds to the first token of a stream, `None` when none came or nothing streamed.
+        completion: The answer, when `category` is ok.
+        failure: The provider's failure, when it is one.
+        shown: Streams: True once content has reached the caller.
+        resumable: Streams: True when what was shown is plain text that another model can go on with.
+        past_deadline: True when the caller's own deadline cut the attempt.
+    """
+
+    category: Category
+    now: float
+    duration: float
+    ttft: float | None = None
+    completion: Completion | None = None
+    failure: ProviderFailure | None = None
+    shown: bool = False
+    resumable: bool = False
+    past_deadline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt with its ending, for the record."""
+
+    attempt: Attempt
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the caller gets, and how it came about.
+
+    Attributes:
+        active: The active model's role when the request was routed.
+        epoch: The agreement's epoch it was routed by.
+        role: Who answered, or who was tried last; `None` when nothing was tried.
+        cause: Why another than the active model answered, `None` when the active one did.
+        tried: All attempts in order.
+        completion: The answer.
+        error: What is raised instead of an answer.
+        shed: True when the request was turned away by our own limit.
+        needs: What the request needed.
+    """
+
+    active: Role
+    epoch: int
+    needs: Needs
+    role: Role | None = None
+    cause: Cause | None = None
+    tried: list[Tried] = field(default_factory=list)
+    completion: Completion | None = None
+    error: SwitchgearError | None = None
+    shed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """A request with what only the driver knows about it.
+
+    Attributes:
+        request: The caller's request; its id is set.
+        streamed: Whether the caller streams.
+        deadline: Monotonic seconds at which the caller gives up.
+        only: Ask this role and no other, whatever the agreement says: synthetic probes and canaries.
+    """
+
+    request: Request
+    streamed: bool
+    deadline: float
+    only: Role | None = None
+
+
+_PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
+
+Effects = Generator["Attempt | Wait | Emit", "Outcome | float | None", Verdict]
+
+
+def plan(
+    asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: float
+) -> Effects:
+    """Decide a request's life.
+
+    Args:
+        asked: The request, whether it streams, and its deadline.
+        board: The manager's local state; changed as outcomes come in.
+        rng: Uniform numbers in [0, 1).
+        now: Monotonic seconds.
+
+    Returns:
+        By `return`, the verdict; see the module's text for what is yielded.
+    """
+    return _Life(asked, board, rng, now).run()
+
+
+class _Life:
+    """The state of one request while its plan runs."""
+
+    def __init__(
+        self,
+        asked: PlanRequest,
+        board: Switchboard,
+        rng: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.asked, self.board, self.rng, self.now = asked, board, rng, now
+        self.policy = board.policy
+        self.needs = needs_of(asked.request)
+        self.verdict = Verdict(board.document.active, board.document.epoch, self.needs)
+        self.patience = self.policy.rate_limit_wait
+        self.waited = 0.0
+        self.refusals: list[Refused] = []
+        self.why: Cause | None = None
+        self.shown = False
+        self.resumable = False
+
+    # -- the order of models -----------------------------------------------------------------------------------
+
+    def run(self) -> Effects:
+        request, board = self.asked.request, self.board
+        if not request.synthetic:
+            board.spill.seen(self.now)
+        if self.asked.only is not None:
+            hops: tuple[Hop, ...] = (Hop(self.asked.only, Cause.PROBE),)
+        else:
+            hops = board.route(request.session or request.id, self.now)
+        for index, hop in enumerate(hops):
+            if index and not self._may_move():
+                break
+            other = hops[index + 1] if index + 1 < len(hops) else None
+            if (yield from self._hop(hop, other)):
+                return self.verdict
+        if (
+            not self.verdict.tried
+            and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY
+        ):
+            if (yield from self._try_anyway(hops)):
+                return self.verdict
+        self.verdict.error = error_of(
+            self.refusals, self.verdict, self.asked, self.now, broken=self.shown
+        )
+        return self.verdict
+
+    def _may_move(self) -> bool:
+        """Whether the refusal just met lets the request go to the other model."""
+        last = self.refusals[-1]
+        if self.now >= self.asked.deadline or last.final:
+            return False
+        if (
+            last.role is not self.verdict.active
+            and last.category is not Category.CONTENT_FILTER
+            and not self.shown
+        ):
+            return True
+        if self.shown:
+            return (
+                self.resumable
+                and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
+            )
+        if last.category is None:
+            return True
+        rule = RULES[last.category]
+        if rule.move is not Move.BY_POLICY:
+            return rule.move is Move.YES
+        if last.category is Category.AUTH:
+            return self.policy.on_auth_error is OnAuthError.ROUTE
+        if last.category is Category.CONTENT_FILTER:
+            return self.policy.on_content_filter is OnContentFilter.ROUTE
+        return last.may_spill
+
+    def _hop(
+        self, hop: Hop, other: Hop | None
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+        """Try one model, with its retries. True when the request is over."""
+        line = self.board.lines[hop.role]
+        refused = self._cannot(line)
+        if refused is not None:
+            self._refuse(refused)
+            return False
+        tries = 0
+        continuation = self._continuation(line)
+        while True:
+            slot = yield from self._slot(line, other)
+            if slot is None:
+                return False
+            answer, moved = line.breaker.ask(self.now, self.rng())
+            yield from self._emit(hop.role, moved)
+            if isinstance(answer, Denied):
+                line.throttle.release(slot)
+                self._refuse(
+                    Refused(
+                        hop.role,
+                        Cause.BREAKER_OPEN,
+                        retry_at=answer.retry_at,
+                        reason=answer.reason,
+                    )
+                )
+                return False
+            tries += 1
+            outcome = yield from self._attempt(line, hop, answer, slot, continuation)
+            if outcome.category is Category.OK:
+                self._answered(hop)
+                return True
+            refused = Refused.after(hop.role, outcome)
+            if (
+                continuation is Continuation.PREFILL
+                and outcome.category is Category.INVALID_REQUEST
+            ):
+                continuation = Continuation.HISTORY
+                continue
+            again = yield from self._again(line, outcome, tries)
+            if not again:
+                self._refuse(
+                    self._spilling(
+                        refused.until(line.throttle.blocked_until(self.now)), other
+                    )
+                )
+                return False
+
+    def _continuation(self, line: Line) -> Continuation | None:
+        if not self.shown:
+            return None
+        return (
+            Continuation.PREFILL
+            if "prefill" in line.model.capabilities
+            else Continuation.HISTORY
+        )
+
+    # -- before an attempt -------------------------------------------------------------------------------------
+
+    def _cannot(self, line: Line) -> Refused | None:
+        """Why this model cannot take the request at all, known without asking it."""
+        missing: Lack | None = lack(self.needs, line.model, line.calibration.ratio)
+        if missing is not None:
+            only_length = missing.too_long and not missing.features
+            cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
+            return Refused(
+                line.role, cause, reason=missing.reason, missing=missing.features
+            )
+        refused = line.unavailable(self.now)
+        if refused is not None:
+            reason = f"{line.model.name}: {refused.category.replace('_', ' ')}"
+            return Refused(
+                line.role,
+                Cause(refused.category),
+                retry_at=refused.until,
+                reason=reason,
+            )
+        return None
+
+    def _slot(
+        self, line: Line, other: Hop | None
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, Slot | None]:
+        """Wait for the model's send slot within `rate_limit_wait`; `None` after noting why there is none."""
+        while True:
+            latest = min(self.now + self.patience, self.asked.deadline)
+            slot = line.throttle.reserve(self.now, latest)
+            if not isinstance(slot, Slot):
+                reason = f"{line.model.name} is over its rate limit"
+                refused = Refused(
+                    line.role,
+                    Cause.RATE_LIMITED,
+                    Category.RATE_LIMITED,
+                    slot.retry_at,
+                    reason,
+                    shed=True,
+                )
+                self._refuse(self._spilling(refused, other))
+                return None
+            if slot.at > self.now:
+                before = self.now
+                try:
+                    yield from self._wait(slot.at, "rate_limit")
+                except GeneratorExit:
+                    line.throttle.release(slot)
+                    raise
+                self.patience = max(0.0, self.patience - (self.now - before))
+            if line.throttle.confirm(slot, self.now):
+                return slot
+
+    def _spilling(self, refused: Refused, other: Hop | None) -> Refused:
+        """Decide by `on_rate_limit` whether demand over a limit may go to the other model."""
+        if (
+            refused.category is not Category.RATE_LIMITED
+            or other is None
+            or refused.role is not self.verdict.active
+        ):
+            return refused
+        if self.policy.on_rate_limit is OnRateLimit.FAILOVER:
+            return refused.spilled()
+        if self.policy.on_rate_limit is OnRateLimit.SHED or not self._takes_spill(
+            self.board.lines[other.role]
+        ):
+            return refused
+        return (
+            refused.spilled()
+            if self.board.spill.take(self.now, self.board.instances)
+            else refused
+        )
+
+    def _takes_spill(self, line: Line) -> bool:
+        """Whether the other model could serve a spilled request right now, so that none of the share is wasted."""
+        blocked = line.throttle.blocked_until(self.now)
+        return (
+            line.breaker.state in _PASSING
+            and (blocked is None or blocked <= self.now)
+            and self._cannot(line) is None
+        )
+
+    def _try_anyway(
+        self, hops: tuple[Hop, ...]
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+        """Both breakers are open and the policy prefers a doubtful answer: one attempt, drawn on the retry budget."""
+        denied = [
+            refused for refused in self.refusals if refused.cause is Cause.BREAKER_OPEN
+        ]
+        for hop in hops:
+            line = self.board.lines[hop.role]
+            if not any(
+                refused.role is hop.role for refused in denied
+            ) or not line.budget.withdraw(self.now):
+                continue
+            slot = yield from self._slot(line, None)
+            if slot is None:
+                continue
+            outcome = yield from self._attempt(line, hop, None, slot, None)
+            if outcome.category is Category.OK:
+                self._answered(hop)
+                return True
+            self._refuse(Refused.after(hop.role, outcome))
+            return False
+        return False
+
+    # -- an attempt and what follows ---------------------------------------------------------------------------
+
+    def _attempt(
+        self,
+        line: Line,
+        hop: Hop,
+        permit: Permit | None,
+        slot: Slot,
+        continuation: Continuation | None,
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, Outcome]:
+        board, verdict = self.board, self.verdict
+        if not verdict.tried or verdict.role is not line.role:
+            line.budget.deposit(self.now)
+            if verdict.role is not line.role:
+                yield from self._note_move(hop)
+        probe = hop.cause is Cause.PROBE or (permit is not None and permit.probe)
+        if probe and line.role is Role.PRIMARY and hop.cause is Cause.PROBE:
+            board.probe_started(self.now, synthetic=self.asked.request.synthetic)
+        limits, shortened = self._limits(line, probe=probe)
+        attempt = Attempt(
+            len(verdict.tried) + 1,
+            line,
+            limits,
+            shortened,
+            probe,
+            continuation,
+            self.waited,
+            line.breaker.state,
+        )
+        self.waited = 0.0
+        try:
+            outcome = yield attempt
+        except BaseException:
+            line.throttle.release(slot)
+            if permit is not None:
+                line.breaker.report(
+                    permit,
+                    Effect.NEUTRAL,
+                    self.now,
+                    self.rng(),
+                    request_id=self.asked.request.id,
+                )
+            raise
+        assert isinstance(outcome, Outcome)
+        self.now = outcome.now
+        verdict.role = line.role
+        verdict.tried.append(Tried(attempt, outcome))
+        self.shown, self.resumable = self.shown or outcome.shown, outcome.resumable
+        yield from self._learn(line, hop, permit, attempt, outcome)
+        return outcome
+
+    def _limits(self, line: Line, *, probe: bool) -> tuple[Limits, bool]:
+        left = max(0.0, self.asked.deadline - self.now)
+        clocks = line.model.timeouts
+        fair = clocks.first_token if self.asked.streamed else clocks.answer
+        patience = self.policy.recovery.probe_timeout if probe else fair
+        limits = Limits(
+            connect=min(clocks.connect, left),
+            first_token=min(clocks.first_token, patience, left),
+            answer=min(clocks.answer, patience, left),
+            idle=min(clocks.idle, left),
+            total=left,
+        )
+        return limits, left < min(fair, patience)
+
+    def _learn(
+        self,
+        line: Line,
+        hop: Hop,
+        permit: Permit | None,
+        attempt: Attempt,
+        outcome: Outcome,
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+        """Tell breaker, throttle and ramp what came of an attempt."""
+        category, failure = outcome.category, outcome.failure
+        rule = RULES[category]
+        effect = rule.breaker
+        if outcome.past_deadline or (
+            category is Category.TIMEOUT and attempt.shortened
+        ):
+            effect = Effect.NEUTRAL
+        judged = (
+            (outcome.ttft if self.asked.streamed else outcome.duration)
+            if effect is Effect.OK
+            else None
+        )
+        if permit is not None:
+            moved = line.breaker.report(
+                permit,
+                effect,
+                self.now,
+                self.rng(),
+                duration=judged,
+                request_id=self.asked.request.id,
+                votes=rule.votes or effect is Effect.OK,
+            )
+            yield from self._emit(line.role, moved)
+        retry_after = failure.retry_after if failure is not None else None
+        if category is Category.RATE_LIMITED:
+            line.throttle.limited(self.now, retry_after, self.rng())
+        elif category is Category.OK:
+            line.throttle.sent_ok(self.now)
+            line.accept()
+            if outcome.completion is not None:
+                line.calibration.learn(
+                    self.needs.input_tokens, outcome.completion.usage.input_tokens
+                )
+        elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
+            refused = line.refuse(category, self.now, retry_after)
+            yield Emit(ModelRefused(line.role, category, refused.until))
+        elif retry_after is not None and effect is Effect.FAILURE:
+            line.breaker.extend(self.now + retry_after, self.now)
+        if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL:
+            self.board.sample(ok=effect is Effect.OK, now=self.now)
+            if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
+                tripped = line.breaker.trip(
+                    self.now, self.rng(), "probe failed", self.asked.request.id
+                )
+                yield from self._emit(line.role, tripped)
+
+    def _again(
+        self, line: Line, outcome: Outcome, tries: int
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+        """Whether the same model is asked once more; waits out the backoff."""
+        again = RULES[outcome.category].again
+        probe = self.verdict.tried[-1].attempt.probe
+        spent = (
+            tries >= self.policy.retry.attempts
+            or self.shown
+            or probe
+            or outcome.past_deadline
+        )
+        if again is Again.NEVER or spent or line.breaker.state not in _PASSING:
+            return False
+        retry_after = (
+            outcome.failure.retry_after if outcome.failure is not None else None
+        )
+        pause = full_jitter(self.policy.retry, tries, self.rng())
+        if again is Again.AFTER_GATE:
+            pause = max(
+                0.0, (line.throttle.blocked_until(self.now) or self.now) - self.now
+            )
+            if pause > self.patience:
+                return False
+        elif retry_after is not None:
+            pause = max(pause, retry_after + 1.0)
+        if self.now + pause >= self.asked.deadline or not line.budget.withdraw(
+            self.now
+        ):
+            return False
+        if again is Again.BACKOFF:
+            yield from self._wait(self.now + pause, "backoff")
+        return True
+
+    def _wait(
+        self, until: float, why: str
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+        before = self.now
+        woken = yield Wait(until, why)
+        assert isinstance(woken, float)
+        self.now = max(woken, before)
+        self.waited += self.now - before
+
+    # -- notes for the record ----------------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused) -> None:
+        self.refusals.append(refused)
+        if self.why is None and refused.role is self.verdict.active:
+            self.why = refused.cause
+
+    def _note_move(
+        self, hop: Hop
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+        """Say so when the request goes to another than the active model, unless it is a probe or a ramp's share."""
+        if hop.role is self.verdict.active or hop.cause is not None or self.why is None:
+            return
+        last = next(
+            refused for refused in self.refusals if refused.role is self.verdict.active
+        )
+        evidence: dict[str, object] = {"reason": last.reason}
+        yield Emit(RequestMoved(self.verdict.active, hop.role, self.why, evidence))
+
+    def _answered(self, hop: Hop) -> None:
+        verdict = self.verdict
+        verdict.completion = verdict.tried[-1].outcome.completion
+        if hop.role is not verdict.active:
+            verdict.cause = hop.cause or self.why
+
+    def _emit(
+        self, role: Role, moved: tuple[Transition, ...]
+    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+        for transition in moved:
+            yield Emit(BreakerMoved(role, transition))

@@ -1,0 +1,333 @@
+"""One manager on one instance: its two lines, its place in the agreement, and which way a request goes.
+
+Everything that changes here changes under the driver's lock and returns what is to be done about it; nothing here
+blocks, reads a clock or knows another instance. The agreed document says which model is active; a line says
+whether its model can be asked right now. `Switchboard.route` combines both into the hops of one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from engine.core.agreement import Document, Opinion, Override, Verdict, Vote
+from engine.core.breaker import Breaker, BreakerState, Transition
+from engine.core.budget import RetryBudget
+from engine.core.capability import Calibration
+from engine.core.messages import Role
+from engine.core.outcomes import Category, Cause
+from engine.core.policy import ManagerPolicy, ModelFacts
+from engine.core.ramp import Gate, StageSamples, in_share
+from engine.core.spill import SpillBudget
+from engine.core.throttle import Throttle
+
+UNAVAILABLE_FOR: Mapping[Category, float] = MappingProxyType(
+    {Category.QUOTA_EXHAUSTED: 3600.0, Category.MODEL_UNAVAILABLE: 300.0}
+)
+"""Seconds until a model that said so itself is asked again, when it named no time of its own."""
+
+PERMIT_MARGIN = 30.0
+"""Seconds past a call's total deadline after which its permit counts as lost."""
+
+FORCED: Mapping[str, BreakerState] = MappingProxyType(
+    {
+        str(state): state
+        for state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A model that refuses everybody until a time: an exhausted quota, a retired name."""
+
+    category: Category
+    until: float
+
+
+class Line:
+    """One model as this instance knows it.
+
+    Args:
+        model: The model's facts.
+        policy: The manager's settings.
+    """
+
+    def __init__(self, role: Role, policy: ManagerPolicy) -> None:
+        self.role = role
+        self.model: ModelFacts = policy.model(role)
+        self.breaker = Breaker(
+            policy.breaker, self.model.timeouts.total + PERMIT_MARGIN
+        )
+        self.throttle = Throttle(self.model.requests_per_minute)
+        self.budget = RetryBudget(policy.retry.budget, policy.retry.budget_floor)
+        self.calibration = Calibration()
+        self._unavailable: Unavailable | None = None
+
+    def unavailable(self, now: float) -> Unavailable | None:
+        """Why and until when the model refuses everybody, if it does."""
+        found = self._unavailable
+        if found is not None and now >= found.until:
+            self._unavailable = found = None
+        return found
+
+    def refuse(
+        self, category: Category, now: float, retry_after: float | None
+    ) -> Unavailable:
+        """The model said that it serves nobody for a while; a later time never shortens."""
+        until = now + (
+            retry_after if retry_after is not None else UNAVAILABLE_FOR[category]
+        )
+        if self._unavailable is not None:
+            until = max(until, self._unavailable.until)
+        self._unavailable = Unavailable(category, until)
+        return self._unavailable
+
+    def accept(self) -> None:
+        """The model served a request, so it is available again."""
+        self._unavailable = None
+
+    def opinion(self, now: float) -> Opinion:
+        """What this instance votes about the model: only vote-eligible calls, never an operator's force."""
+        seen = self.breaker.snapshot(now)
+        if seen.state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+            return Opinion(
+                Verdict.DOWN, seen.vote_samples, seen.vote_failures, str(seen.state)
+            )
+        if seen.state is BreakerState.CLOSED and seen.vote_samples > 0:
+            return Opinion(Verdict.UP, seen.vote_samples, seen.vote_failures)
+        return Opinion()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One model in the order a request tries them.
+
+    Attributes:
+        role: Whom to ask.
+        cause: Why primary is asked although it is not active: `probe` or `ramp`.
+    """
+
+    role: Role
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What changed for this instance when it adopted a document."""
+
+    previous: Document
+    document: Document
+    transitions: tuple[tuple[Role, Transition], ...] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether the active model is another one now."""
+        return self.previous.active is not self.document.active
+
+
+class Switchboard:
+    """The local state of one manager.
+
+    Args:
+        policy: The manager's settings.
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, policy: ManagerPolicy, now: float) -> None:
+        self.policy = policy
+        self.lines = {role: Line(role, policy) for role in Role}
+        self.spill = SpillBudget(policy.spill)
+        self.gate = Gate(policy.recovery)
+        self.document = Document()
+        self.instances = 1
+        self.active_seen = now
+        self.document_seen = now
+        self.override_seen = now
+        self._forced_seen: dict[str, float] = {}
+        self._samples = StageSamples()
+        self._last_probe = now
+        self._patience = 2 * policy.recovery.stage_for
+        self._votes_cast = 0
+
+    # -- the agreement -----------------------------------------------------------------------------------------
+
+    def adopt(self, document: Document, now: float) -> Adoption | None:
+        """Take over a newer document; an older or equal epoch changes nothing.
+
+        Returns:
+            What changed, or `None`.
+        """
+        previous = self.document
+        if document.epoch <= previous.epoch:
+            return None
+        self.document = document
+        self.document_seen = now
+        if document.active is not previous.active:
+            self.active_seen = now
+        if document.override is not None and document.override != previous.override:
+            self.override_seen = now
+        self._samples = StageSamples(document.epoch)
+        if document.active is Role.PRIMARY or document.stage is None:
+            self.gate = Gate(self.policy.recovery)
+        if document.stage is not None:
+            self._last_probe, self._patience = now, 2 * self.policy.recovery.stage_for
+        return Adoption(previous, document, self._apply_forces(previous, now))
+
+    def _apply_forces(
+        self, previous: Document, now: float
+    ) -> tuple[tuple[Role, Transition], ...]:
+        moved: list[tuple[Role, Transition]] = []
+        for role, line in self.lines.items():
+            force = self.document.forced.get(role)
+            if force == previous.forced.get(role):
+                continue
+            reason = f"forced by {force.by}: {force.reason}" if force else "force ended"
+            state = FORCED[force.state] if force else None
+            moved += (
+                (role, transition)
+                for transition in line.breaker.force(state, now, reason)
+            )
+            if force:
+                self._forced_seen[role] = now
+        return tuple(moved)
+
+    def override(self, now: float) -> Override | None:
+        """The operator's pin while it lasts, by this instance's own clock."""
+        pin = self.document.override
+        return pin if pin is not None and now < self.override_seen + pin.ttl else None
+
+    def forces_ended(self, now: float) -> tuple[str, ...]:
+        """Roles whose forced breaker has outlived its time."""
+        forced = self.document.forced.items()
+        return tuple(
+            role
+            for role, force in forced
+            if now >= self._forced_seen.get(role, now) + force.ttl
+        )
+
+    @property
+    def hold_until(self) -> float:
+        """When the hold ends, monotonic seconds."""
+        return self.active_seen + self.document.hold
+
+    # -- where a request goes ----------------------------------------------------------------------------------
+
+    def route(self, key: str, now: float) -> tuple[Hop, ...]:
+        """The models to ask, in order.
+
+        Args:
+            key: The request's session key, or its id.
+            now: Monotonic seconds.
+        """
+        document = self.document
+        pin = self.override(now)
+        if pin is not None:
+            return (
+                (Hop(pin.role),) if pin.strict else (Hop(pin.role), Hop(pin.role.other))
+            )
+        if document.active is Role.PRIMARY:
+            return (Hop(Role.PRIMARY), Hop(Role.SECONDARY))
+        if document.stage is not None and in_share(key, document.ramp, document.share):
+            return (Hop(Role.PRIMARY, Cause.RAMP), Hop(Role.SECONDARY))
+        if self.probe_due(now):
+            return (Hop(Role.PRIMARY, Cause.PROBE), Hop(Role.SECONDARY))
+        return (Hop(Role.SECONDARY), Hop(Role.PRIMARY))
+
+    def probe_due(self, now: float) -> bool:
+        """Whether the next request, or a synthetic one, should test primary for the way back."""
+        due = self.probe_due_at(now)
+        return due is not None and now >= due
+
+    def probe_due_at(self, now: float) -> float | None:
+        """When primary is to be tested next; `None` while no way back is being looked for."""
+        document = self.document
+        if (
+            document.active is Role.PRIMARY
+            or document.stage is not None
+            or self.override(now) is not None
+        ):
+            return None
+        line = self.lines[Role.PRIMARY]
+        state = line.breaker.state
+        if state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED):
+            return None
+        if (
+            self.gate.ready(now)
+            or line.breaker.snapshot(now).outstanding >= self.policy.breaker.probes
+        ):
+            return None
+        earliest = (
+            now
+            if self.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN
+            else self.hold_until
+        )
+        if line.breaker.retry_at is not None:
+            earliest = max(earliest, line.breaker.retry_at)
+        refused = line.unavailable(now)
+        if refused is not None:
+            earliest = max(earliest, refused.until)
+        return self.gate.due_at(earliest)
+
+    def synthetic_due(self, now: float) -> bool:
+        """Whether traffic is too thin for the gate or a stage, so that a one-token probe must make up for it."""
+        recovery, document = self.policy.recovery, self.document
+        if document.active is Role.PRIMARY or self.override(now) is not None:
+            return False
+        if document.stage is None:
+            due = self.probe_due_at(now)
+            return (
+                due is not None
+                and now >= due
+                and now >= max(self._last_probe, self.hold_until) + self._patience
+            )
+        enough = self._samples.ok >= recovery.stage_samples
+        return not enough and now >= self._last_probe + self._patience
+
+    def probe_started(self, now: float, *, synthetic: bool) -> None:
+        """A request was sent to primary to find out whether it is well."""
+        recovery = self.policy.recovery
+        self.gate.started(now)
+        self._last_probe = now
+        self._patience = (
+            recovery.stage_for / recovery.stage_samples
+            if synthetic
+            else 2 * recovery.stage_for
+        )
+
+    def sample(self, *, ok: bool, now: float) -> None:
+        """Count one vote-eligible call on primary towards the way back."""
+        if self.document.active is Role.PRIMARY:
+            return
+        if self.document.stage is not None:
+            self._samples.add(ok=ok)
+        elif ok:
+            self.gate.succeeded(now)
+        else:
+            self.gate.failed()
+
+    # -- what this instance says -------------------------------------------------------------------------------
+
+    def vote(self, instance: str, host: str, now: float) -> Vote:
+        """This instance's opinion of both models and of the way back."""
+        self._votes_cast += 1
+        return Vote(
+            instance=instance,
+            host=host,
+            epoch=self.document.epoch,
+            primary=self.lines[Role.PRIMARY].opinion(now),
+            secondary=self.lines[Role.SECONDARY].opinion(now),
+            ready=self.gate.ready(now),
+            stage_ok=self._samples.ok,
+            stage_failed=self._samples.failed,
+            seq=self._votes_cast,
+        )
+
+    def tick(self, now: float, rand: float) -> tuple[tuple[Role, Transition], ...]:
+        """Housekeeping between requests: permits that never came back."""
+        return tuple(
+            (role, moved)
+            for role, line in self.lines.items()
+            for moved in line.breaker.tick(now, rand)
+        )
