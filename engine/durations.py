@@ -37,7 +37,7 @@ def parse_duration(value: object) -> float:
         msg = f'{value!r} is not a duration: write seconds as a number, or text such as "30s"'
         raise DurationError(msg)
     seconds = _from_text(value) if isinstance(value, str) else value
-    if seconds != seconds or seconds in (math.inf, -math.inf):
+    if isinstance(seconds, float) and not math.isfinite(seconds):
         msg = f"{value!r} is not a finite number of seconds"
         raise DurationError(msg)
     if seconds < 0:
@@ -55,7 +55,11 @@ def _from_text(text: str) -> float:
     units = [unit for _, unit in parts]
     ordered = sorted(set(units), key=list(UNITS).index)
     if not parts or "".join(number + unit for number, unit in parts) != compact or units != ordered:
-        hint = f'write {compact} without quotes, or "{compact}s"' if _is_number(compact) else 'write "500ms", "30s", "15m", "4h" or "7d"'
+        hint = (
+            f'write {compact} without quotes, or "{compact}s"'
+            if _is_number(compact)
+            else 'write "500ms", "30s", "15m", "4h" or "7d"'
+        )
         msg = f"{text!r} is not a duration: {hint}"
         raise DurationError(msg)
     return math.fsum(float(number) * UNITS[unit] for number, unit in parts)

@@ -6,20 +6,23 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from engine.config.exposure import unnamed_key_problems
-from engine.config.policies import BOUNDS, manager_timeouts, model_timeouts, written_timeouts
+from engine.config.policies import BOUNDS, manager_timeouts
 from engine.config.problems import Problem
 from engine.config.sections import (
     AlertsSection,
+    BreakerSection,
     ManagerSection,
     ModelTimeoutsSection,
     ProviderKind,
     ProviderSection,
     ReceiverKind,
     ReceiverSection,
+    RetrySection,
     Settings,
 )
 from engine.core.policy import Timeouts
@@ -46,8 +49,11 @@ def check(settings: Settings, folder: Path) -> list[Problem]:
     for key, model in settings.models.items():
         if model.provider not in settings.providers:
             problems.append(_dangling(f"models.{key}.provider", model.provider, "providers", settings.providers))
+        problems += _model_clocks(f"models.{key}.timeouts", model.timeouts)
     if not settings.managers:
-        problems.append(Problem("managers", 'there is none: add [managers.chat] with primary = "…" and secondary = "…"'))
+        problems.append(
+            Problem("managers", 'there is none: add [managers.chat] with primary = "…" and secondary = "…"')
+        )
     for key, manager in settings.managers.items():
         problems += _manager(f"managers.{key}", manager, settings, folder)
     return [*problems, *_alerts(settings.alerts)]
@@ -58,7 +64,10 @@ def _store(settings: Settings) -> Iterator[Problem]:
     if url.startswith(("postgres:", "postgresql:")):
         yield Problem("store.url", 'PostgreSQL is not supported yet: write "sqlite:///switchgear.db"')
     elif not url.startswith("sqlite:///") or url.removeprefix("sqlite:///") in ("", ":memory:"):
-        yield Problem("store.url", 'is no database file: write "sqlite:///switchgear.db" (beside this file) or "sqlite:////absolute/path.db"')
+        yield Problem(
+            "store.url",
+            'is no database file: write "sqlite:///switchgear.db" (beside this file) or "sqlite:////absolute/path.db"',
+        )
 
 
 def _fleet(settings: Settings) -> Iterator[Problem]:
@@ -67,9 +76,16 @@ def _fleet(settings: Settings) -> Iterator[Problem]:
         return
     parts = urlsplit(url)
     if parts.scheme not in FLEET_SCHEMES or not parts.netloc:
-        yield Problem("fleet.url", 'is no coordinator: write "store", "redis://host:6379", "etcd://host:2379" or "zookeeper://host:2181"')
+        yield Problem(
+            "fleet.url",
+            'is no coordinator: write "store", "redis://host:6379", "etcd://host:2379" or "zookeeper://host:2181"',
+        )
     elif parts.password:
-        yield Problem("fleet.url", 'holds a password: put the whole URL into an environment variable and name it, url_env = "SWITCHGEAR_FLEET_URL"')
+        yield Problem(
+            "fleet.url",
+            "holds a password: put the whole URL into an environment variable and name that, "
+            'url_env = "SWITCHGEAR_FLEET_URL"',
+        )
 
 
 def _provider(key: str, provider: ProviderSection) -> Iterator[Problem]:
@@ -83,7 +99,11 @@ def _provider(key: str, provider: ProviderSection) -> Iterator[Problem]:
     elif parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         yield Problem(key, "is no address: write http://host:port or https://host")
     elif parts.username or parts.password or parts.query or parts.fragment:
-        yield Problem(key, "holds more than an address: remove user, password, query and fragment; the key's variable goes to api_key_env")
+        yield Problem(
+            key,
+            "holds more than an address: remove user, password, query and fragment; "
+            "the variable of the key goes to api_key_env",
+        )
     elif provider.kind is ProviderKind.OPENAI:
         yield from _openai_path(key, parts)
     elif parts.path not in ("", "/"):
@@ -104,18 +124,20 @@ def _manager(key: str, manager: ManagerSection, settings: Settings, folder: Path
         name = getattr(manager, role)
         if name not in settings.models:
             yield _dangling(f"{key}.{role}", name, "models", settings.models)
-        else:
-            yield from _model_clocks(key, manager, name, settings.models[name].timeouts)
     if manager.primary == manager.secondary:
-        yield Problem(f"{key}.secondary", f'"{manager.secondary}" is the primary too: name another model, or nothing can take over')
-    yield from _clocks(f"{key}.timeouts", manager_timeouts(manager.timeouts), written_timeouts(manager.timeouts))
-    yield from _pair(f"{key}.retry", "base_delay", manager.retry.base_delay, "max_delay", manager.retry.max_delay, manager.retry.model_fields_set)
-    breaker = manager.breaker
-    yield from _pair(f"{key}.breaker", "open_for", breaker.open_for, "open_max", breaker.open_max, breaker.model_fields_set)
+        yield Problem(
+            f"{key}.secondary",
+            f'"{manager.secondary}" is the primary too: name another model, or nothing can take over',
+        )
+    yield from _clocks(f"{key}.timeouts", manager_timeouts(manager.timeouts), manager.timeouts.model_fields_set)
+    yield from _pair(f"{key}.retry", manager.retry, "base_delay", "max_delay")
+    yield from _pair(f"{key}.breaker", manager.breaker, "open_for", "open_max")
     yield from _stages(f"{key}.recovery.stages", manager.recovery.stages)
     canaries = manager.validation.canaries
     if canaries and not (folder / canaries).is_file():
-        yield Problem(f"{key}.validation.canaries", f'there is no file "{folder / canaries}": create it, or set canaries = ""')
+        yield Problem(
+            f"{key}.validation.canaries", f'there is no file "{folder / canaries}": create it, or set canaries = ""'
+        )
 
 
 def _clocks(key: str, clocks: Timeouts, written: Collection[str]) -> Iterator[Problem]:
@@ -123,31 +145,30 @@ def _clocks(key: str, clocks: Timeouts, written: Collection[str]) -> Iterator[Pr
         limit, value = getattr(clocks, longer), getattr(clocks, shorter)
         if shorter in written and value > limit:
             source = "" if longer in written else ", the default"
-            yield Problem(f"{key}.{shorter}", f"{compact(value)} is longer than {longer} ({compact(limit)}{source}): lower it, or raise {longer}")
+            what = f"{compact(value)} is longer than {longer} ({compact(limit)}{source}): lower it, or raise {longer}"
+            yield Problem(f"{key}.{shorter}", what)
 
 
-def _model_clocks(key: str, manager: ManagerSection, name: str, model: ModelTimeoutsSection) -> Iterator[Problem]:
-    own = model.model_dump(exclude_none=True)
-    if not own:
-        return
-    deadline = manager_timeouts(manager.timeouts).total
-    if own.get("total", 0) > deadline:
-        yield Problem(f"models.{name}.timeouts.total", f"{compact(own['total'])} is longer than {key}.timeouts.total ({compact(deadline)}): lower it, or raise that")
-    clocks = model_timeouts(manager.timeouts, model)
-    for problem in _clocks(f"models.{name}.timeouts", clocks, written_timeouts(manager.timeouts, model)):
-        clock = problem.key.rsplit(".", 1)[-1]
-        bounds = {longer for shorter, longer in BOUNDS if shorter == clock}
-        if clock in own or bounds & own.keys():
-            yield Problem(problem.key, f"{problem.what} (in {key})")
+def _model_clocks(key: str, section: ModelTimeoutsSection) -> Iterator[Problem]:
+    own = section.model_dump(exclude_none=True)
+    pairs = [pair for pair in BOUNDS if own.keys() >= set(pair)]
+    for shorter, longer in pairs:
+        if own[shorter] > own[longer]:
+            what = (
+                f"{compact(own[shorter])} is longer than {longer} ({compact(own[longer])}): lower it, or raise {longer}"
+            )
+            yield Problem(f"{key}.{shorter}", what)
 
 
-def _pair(key: str, low: str, low_value: float, high: str, high_value: float, written: Collection[str]) -> Iterator[Problem]:
-    if {low, high} <= set(written) and low_value > high_value:
-        yield Problem(f"{key}.{high}", f"{compact(high_value)} is shorter than {low} ({compact(low_value)}): raise it, or lower {low}")
+def _pair(key: str, section: RetrySection | BreakerSection, low: str, high: str) -> Iterator[Problem]:
+    least, most = getattr(section, low), getattr(section, high)
+    if {low, high} <= section.model_fields_set and least > most:
+        what = f"{compact(most)} is shorter than {low} ({compact(least)}): raise it, or lower {low}"
+        yield Problem(f"{key}.{high}", what)
 
 
 def _stages(key: str, stages: tuple[float, ...]) -> Iterator[Problem]:
-    rising = all(one < other for one, other in zip(stages, stages[1:], strict=False))
+    rising = all(one < other for one, other in pairwise(stages))
     if not stages or not rising or stages[-1] != 1.0:
         yield Problem(key, f"{list(stages)} must rise and end at 1.0: write stages = [0.1, 0.25, 0.5, 1.0]")
 
@@ -165,23 +186,33 @@ def _receiver(key: str, receiver: ReceiverSection) -> Iterator[Problem]:
         yield Problem(key, "has both url and url_env: keep one of them")
     if receiver.kind is ReceiverKind.PAGERDUTY:
         if not receiver.secret_env:
-            yield Problem(f"{key}.secret_env", 'is missing: name the variable with the routing key, secret_env = "PAGERDUTY_ROUTING_KEY"')
+            yield Problem(
+                f"{key}.secret_env",
+                'is missing: name the variable with the routing key, secret_env = "PAGERDUTY_ROUTING_KEY"',
+            )
     elif not receiver.url and not receiver.url_env:
-        yield Problem(key, 'has no address: add url_env = "SWITCHGEAR_WEBHOOK_URL", or url = "…" when it holds no secret')
+        yield Problem(
+            key, 'has no address: add url_env = "SWITCHGEAR_WEBHOOK_URL", or url = "…" when it holds no secret'
+        )
     if receiver.url and receiver.kind is not ReceiverKind.APPRISE:
         parts = _split(receiver.url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             yield Problem(f"{key}.url", "is no address: write https://host/path")
     for matcher in receiver.matchers:
         if not _MATCHER.match(matcher):
-            yield Problem(f"{key}.matchers", f"{matcher!r} is no matcher: write 'severity=\"critical\"' or 'alertname=~\"Failover.*\"'")
+            yield Problem(
+                f"{key}.matchers",
+                f"{matcher!r} is no matcher: write 'severity=\"critical\"' or 'alertname=~\"Failover.*\"'",
+            )
 
 
 def _dangling(key: str, name: str, table: str, known: Collection[str]) -> Problem:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return Problem(key, f'there is no [{table}.{name}]: did you mean "{near[0]}"?')
-    return Problem(key, f"there is no [{table}.{name}]: add it" + (f", or name one of {', '.join(sorted(known))}" if known else ""))
+    return Problem(
+        key, f"there is no [{table}.{name}]: add it" + (f", or name one of {', '.join(sorted(known))}" if known else "")
+    )
 
 
 def _split(url: str) -> SplitResult | None:

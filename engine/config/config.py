@@ -29,7 +29,6 @@ from engine.config.sections import (
     Settings,
     StoreSection,
 )
-from engine.core.errors import ConfigurationError
 from engine.core.policy import FleetPolicy, ManagerPolicy
 from engine.shipped import shipped
 
@@ -161,8 +160,9 @@ class Config:
             ConfigurationError: There is no such manager.
         """
         if name not in self.managers:
-            msg = f"{self.source}: managers.{name}: there is no such manager: add it, or name one of {', '.join(self.managers)}"
-            raise ConfigurationError(msg)
+            known = ", ".join(self.managers)
+            problem = Problem(f"managers.{name}", f"there is no such manager: add it, or name one of {known}")
+            raise failure(self.source, [problem])
         return policies.manager_policy(name, self.settings)
 
     def provider_settings(self, key: str, environ: Mapping[str, str] = os.environ) -> ProviderSettings:

@@ -59,7 +59,9 @@ def named_keys(variable: str, environ: Mapping[str, str]) -> tuple[NamedKey, ...
     return tuple(keys)
 
 
-def exposure_problems(settings: Settings, surface: Surface, environ: Mapping[str, str], *, oidc: bool = False) -> list[Problem]:
+def exposure_problems(
+    settings: Settings, surface: Surface, environ: Mapping[str, str], *, oidc: bool = False
+) -> list[Problem]:
     """Why a surface may not listen where the file says.
 
     Args:
@@ -81,8 +83,17 @@ def exposure_problems(settings: Settings, surface: Surface, environ: Mapping[str
         key, variable, example = "server.operator_keys_env", server.operator_keys_env, "NAME:KEY"
     if plain_keys(variable, environ):
         return []
-    add = f"export {variable}={example}" if variable else f'set {key} = "{_example_variable(surface)}" and export that variable'
-    return [Problem(f"{section}.host", f'"{host}" can be reached by others and no keys are set: {add}, or set host = "127.0.0.1"')]
+    add = (
+        f"export {variable}={example}"
+        if variable
+        else f'set {key} = "{_example_variable(surface)}" and export that variable'
+    )
+    return [
+        Problem(
+            f"{section}.host",
+            f'"{host}" can be reached by others and no keys are set: {add}, or set host = "127.0.0.1"',
+        )
+    ]
 
 
 def unnamed_key_problems(settings: Settings) -> list[Problem]:

@@ -64,10 +64,9 @@ def model_facts(key: str, section: ModelSection, timeouts: Timeouts) -> ModelFac
         section: Its table.
         timeouts: Its clocks, already merged with the manager's.
     """
-    facts: dict[str, Any] = {**known(section.name), **{k: getattr(section, k) for k in FACT_KEYS if k in section.model_fields_set}}
-    capabilities = facts.pop("capabilities", None)
-    if capabilities is not None:
-        facts["capabilities"] = frozenset(capabilities)
-    numbers = {name: value or None for name, value in facts.items() if name != "capabilities"}
-    chosen = {"capabilities": facts["capabilities"]} if "capabilities" in facts else {}
-    return ModelFacts(key=key, name=section.name, provider=section.provider, timeouts=timeouts, **numbers, **chosen)
+    written = {fact: getattr(section, fact) for fact in FACT_KEYS if fact in section.model_fields_set}
+    facts: dict[str, Any] = {**known(section.name), **written}
+    if "capabilities" in facts:
+        facts["capabilities"] = frozenset(facts["capabilities"])
+    merged: dict[str, Any] = {fact: value if fact == "capabilities" else value or None for fact, value in facts.items()}
+    return ModelFacts(key=key, name=section.name, provider=section.provider, timeouts=timeouts, **merged)

@@ -7,7 +7,9 @@ Two written settings that contradict each other are refused by `engine.config.ch
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from engine.config.facts import model_facts
 from engine.config.sections import (
@@ -33,7 +35,13 @@ from engine.core.policy import (
     ValidationPolicy,
 )
 
-BOUNDS = (("answer", "total"), ("first_token", "total"), ("idle", "total"), ("connect", "answer"), ("connect", "first_token"))
+BOUNDS = (
+    ("answer", "total"),
+    ("first_token", "total"),
+    ("idle", "total"),
+    ("connect", "answer"),
+    ("connect", "first_token"),
+)
 """Pairs of clocks of which the first may not be longer than the second."""
 
 
@@ -77,15 +85,13 @@ def manager_timeouts(section: TimeoutsSection) -> Timeouts:
 
 
 def model_timeouts(manager: TimeoutsSection, model: ModelTimeoutsSection) -> Timeouts:
-    """One model's clocks: the manager's, overridden by what its own table says."""
-    own = model.model_dump(exclude_none=True)
-    return _fitted(replace(Timeouts(**_values(manager)), **own), manager.model_fields_set | own.keys())
+    """One model's clocks: the manager's, overridden by its own table; never longer than the manager's deadline.
 
-
-def written_timeouts(manager: TimeoutsSection, model: ModelTimeoutsSection | None = None) -> frozenset[str]:
-    """Names of the clocks that the file sets for a manager, or for a model in it."""
-    own = model.model_dump(exclude_none=True).keys() if model else ()
-    return frozenset({*manager.model_fields_set, *own})
+    A model may serve several managers, so what is too long for one of them is cut there and not refused.
+    """
+    deadline = manager_timeouts(manager).total
+    own = {clock: min(seconds, deadline) for clock, seconds in model.model_dump(exclude_none=True).items()}
+    return _fitted(replace(manager_timeouts(manager), **own), own.keys())
 
 
 def _facts(key: str, manager: ManagerSection, settings: Settings) -> ModelFacts:
@@ -93,11 +99,11 @@ def _facts(key: str, manager: ManagerSection, settings: Settings) -> ModelFacts:
     return model_facts(key, section, model_timeouts(manager.timeouts, section.timeouts))
 
 
-def _values(section: Section) -> dict[str, float]:
+def _values(section: Section) -> dict[str, Any]:
     return {name: getattr(section, name) for name in type(section).model_fields}
 
 
-def _fitted(clocks: Timeouts, written: frozenset[str] | set[str]) -> Timeouts:
+def _fitted(clocks: Timeouts, written: Collection[str]) -> Timeouts:
     for shorter, longer in BOUNDS:
         if shorter not in written:
             clocks = replace(clocks, **{shorter: min(getattr(clocks, shorter), getattr(clocks, longer))})
@@ -105,13 +111,13 @@ def _fitted(clocks: Timeouts, written: frozenset[str] | set[str]) -> Timeouts:
 
 
 def _retry(section: RetrySection) -> RetryPolicy:
-    policy = RetryPolicy(**_values(section))  # type: ignore[arg-type]  # fields match by name; a test holds them together
+    policy = RetryPolicy(**_values(section))
     base, most = _pair(policy.base_delay, policy.max_delay, "max_delay" in section.model_fields_set)
     return replace(policy, base_delay=base, max_delay=most)
 
 
 def _breaker(section: BreakerSection) -> BreakerPolicy:
-    policy = BreakerPolicy(**_values(section))  # type: ignore[arg-type]  # as above
+    policy = BreakerPolicy(**_values(section))
     first, most = _pair(policy.open_for, policy.open_max, "open_max" in section.model_fields_set)
     return replace(policy, open_for=first, open_max=most)
 

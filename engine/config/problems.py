@@ -61,11 +61,17 @@ def _problem(detail: ErrorDetails) -> Problem:
         case "duration":
             return Problem(key, str(context["reason"]))
         case "string_pattern_mismatch" if location[-1].endswith("_env"):
-            return Problem(key, 'holds no variable\'s name: write the name of an environment variable, such as "GEMINI_API_KEY", never the secret')
+            return Problem(
+                key,
+                "does not hold the name of a variable: name an environment variable, "
+                'such as "GEMINI_API_KEY", never the secret itself',
+            )
         case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":
             return Problem(key, "a name here has up to 64 letters, digits, dots, dashes and underscores")
         case "enum" | "literal_error":
-            return Problem(key, f"{_shown(location, detail['input'])}is not one of {context['expected']}{_nearest_choice(detail)}")
+            return Problem(
+                key, f"{_shown(location, detail['input'])}is not one of {context['expected']}{_nearest_choice(detail)}"
+            )
     return Problem(key, f"{_shown(location, detail['input'])}{_lower_first(detail['msg'])}")
 
 

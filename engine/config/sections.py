@@ -71,9 +71,7 @@ Capability = Literal["tools", "vision", "json_schema", "system", "prefill"]
 class Section(BaseModel):
     """A table of the file: immutable, and a key it does not know is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ServerSection(Section):
@@ -130,7 +128,7 @@ class FleetSection(Section):
     """`[fleet]`: how instances agree on the active model."""
 
     url: str = "store"
-    """`store` for processes that share the store, else `redis://`, `etcd://` or `zookeeper://`; never with a password."""
+    """`store`: processes that share it; else `redis://`, `etcd://` or `zookeeper://`, never with a password."""
     url_env: EnvName = ""
     """Variable with the whole URL, for one that holds a password; wins over `url` where it is set."""
     host: str = ""
