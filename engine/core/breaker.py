@@ -1,6 +1,6 @@
 """The circuit breaker of one model, in one manager, on one instance.
 
-Everything that can happen is in `TRANSITIONS`: an event that is not listed for a state raises `IllegalTransition`
+Everything that can happen is in `TRANSITIONS`: an event that is not listed for a state raises `IllegalTransitionError`
 and changes nothing; an event that leads back to the same state is heard and changes nothing. The breaker never
 reads a clock and never draws a random number. It takes no lock: callers hold one around each call here and never
 across the call to the provider.
@@ -18,7 +18,6 @@ What it guarantees:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,9 +25,10 @@ from math import inf
 from types import MappingProxyType
 from typing import Any
 
+from engine.core.findings import Findings, Reason
 from engine.core.outcomes import Effect
 from engine.core.policy import BreakerPolicy
-from engine.core.window import SlidingCounts
+from engine.core.probetimer import ProbeTimer
 
 
 class BreakerState(StrEnum):
@@ -82,46 +82,9 @@ TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = Mappin
     }
 )
 
-# Seconds of closed operation that take one reopen off the exponent (Envoy's outlier detection decrements likewise).
-# A trip sooner than this after closing counts as a reopen itself.
-SUSTAINED_HEALTH = 60.0
-# Jitter takes away up to this share of a wait, so that instances do not probe in step.
-JITTER = 0.2
-# Request ids kept as evidence.
-EVIDENCE_IDS = 5
-# The window's counters, and which of them a result adds to, by (failed, slow, votes).
-_SAMPLES, _FAILURES, _SLOW, _VOTE_SAMPLES, _VOTE_FAILURES = range(5)
-_KINDS: Mapping[tuple[bool, bool, bool], tuple[int, ...]] = {
-    (failed, slow, votes): (
-        _SAMPLES,
-        *([_FAILURES] if failed else []),
-        *([_SLOW] if slow else []),
-        *([_VOTE_SAMPLES] if votes else []),
-        *([_VOTE_FAILURES] if votes and (failed or slow) else []),
-    )
-    for failed in (False, True)
-    for slow in (False, True)
-    for votes in (False, True)
-}
-# Past this exponent every sane wait is at its maximum.
-_MAX_EXPONENT = 62
 
-
-class IllegalTransition(ValueError):
+class IllegalTransitionError(ValueError):
     """The event cannot happen in this state; nothing was changed."""
-
-
-class Reason(StrEnum):
-    """Why a breaker moved by itself; operators and outside findings give their own words."""
-
-    FAILURE_RATE = "failure_rate"
-    SLOW_RATE = "slow_rate"
-    CONSECUTIVE_FAILURES = "consecutive_failures"
-    PROBE_DUE = "probe_due"
-    PROBE_OK = "probe_ok"
-    PROBE_FAILED = "probe_failed"
-    PROBE_SLOW = "probe_slow"
-    PROBE_EXPIRED = "probe_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +177,14 @@ def next_state(state: BreakerState, event: BreakerEvent) -> BreakerState:
     """Look an event up in `TRANSITIONS`.
 
     Raises:
-        IllegalTransition: The event cannot happen in this state.
+        IllegalTransitionError: The event cannot happen in this state.
     """
     try:
         return TRANSITIONS[state][event]
     except KeyError:
         possible = ", ".join(TRANSITIONS[state])
         msg = f"a breaker that is {state} cannot {event}; possible are {possible}"
-        raise IllegalTransition(msg) from None
+        raise IllegalTransitionError(msg) from None
 
 
 class Breaker:
@@ -238,21 +201,15 @@ class Breaker:
     """
 
     __slots__ = (
-        "_bad_ids",
-        "_ceiling",
-        "_closed_since",
-        "_decay_from",
+        "_findings",
         "_generation",
         "_next_expiry",
         "_next_id",
         "_outstanding",
         "_permit_ttl",
         "_policy",
-        "_reopens",
-        "_retry_at",
         "_state",
-        "_streak",
-        "_window",
+        "_timer",
         "expired_permits",
         "late_results",
     )
@@ -262,17 +219,11 @@ class Breaker:
         self._permit_ttl = permit_ttl
         self._state = BreakerState.CLOSED
         self._generation = 0
-        self._window = SlidingCounts(policy.window, kinds=5)
-        self._streak = 0
-        self._bad_ids: deque[str] = deque(maxlen=EVIDENCE_IDS)
+        self._findings = Findings(policy)
         self._outstanding: dict[int, Permit] = {}
         self._next_id = 0
         self._next_expiry = inf  # no outstanding permit expires before this
-        self._retry_at: float | None = None  # kept from opening until the next closing
-        self._reopens = 0
-        self._ceiling = _exponent_of_longest_wait(policy)
-        self._closed_since: float | None = None  # only after having been open
-        self._decay_from = 0.0
+        self._timer = ProbeTimer(policy)
         self.late_results = 0
         self.expired_permits = 0
 
@@ -289,12 +240,12 @@ class Breaker:
     @property
     def reopens(self) -> int:
         """How often it opened again without sustained health in between, as of the last `tick` or `snapshot`."""
-        return self._reopens
+        return self._timer.reopens
 
     @property
     def retry_at(self) -> float | None:
         """When an open breaker lets a probe through, seconds; `None` in other states."""
-        return self._retry_at if self._state is BreakerState.OPEN else None
+        return self._timer.retry_at if self._state is BreakerState.OPEN else None
 
     def ask(self, now: float, rand: float) -> tuple[Permit | Denied, tuple[Transition, ...]]:
         """Ask to make a call.
@@ -309,8 +260,9 @@ class Breaker:
         if state is BreakerState.FORCED_OPEN:
             return Denied(None, "forced_open"), moved
         if state is BreakerState.OPEN:
-            if self._retry_at is not None and now < self._retry_at:
-                return Denied(self._retry_at, "open"), moved
+            retry_at = self._timer.retry_at
+            if retry_at is not None and now < retry_at:
+                return Denied(retry_at, "open"), moved
             moved += self._move(BreakerEvent.PROBE_DUE, now, Reason.PROBE_DUE)
         if len(self._outstanding) < max(1, self._policy.probes):
             return self._permit(now, probe=True), moved
@@ -351,11 +303,14 @@ class Breaker:
             return moved
         failed = effect is Effect.FAILURE
         slow = duration is not None and duration > self._policy.slow_call
-        self._count(now, failed, slow, votes, request_id)
-        if self._state is BreakerState.HALF_OPEN:
+        probing = self._state is BreakerState.HALF_OPEN
+        self._findings.count(now, failed, slow, votes, request_id, standing=probing)
+        if probing:
             return moved + self._judge_probe(now, rand, failed, slow)
         if self._state is BreakerState.CLOSED:
-            return moved + self._judge_window(now, rand, failed)
+            crossed = self._findings.crossed()
+            if crossed is not None:
+                return moved + self._move(BreakerEvent.TRIP, now, crossed.reason, rand, crossed.threshold)
         return moved
 
     def trip(self, now: float, rand: float, reason: str, request_id: str = "") -> tuple[Transition, ...]:
@@ -370,8 +325,8 @@ class Breaker:
         Returns:
             The change; nothing while already open (the wait is not extended) or forced.
         """
-        if request_id and next_state(self._state, BreakerEvent.TRIP) is not self._state:
-            self._bad_ids.append(request_id)
+        if next_state(self._state, BreakerEvent.TRIP) is not self._state:
+            self._findings.note(request_id)
         return self._move(BreakerEvent.TRIP, now, reason, rand)
 
     def extend(self, until: float, now: float) -> bool:
@@ -384,9 +339,10 @@ class Breaker:
         Returns:
             Whether the wait was extended; never while not open.
         """
-        if self._state is not BreakerState.OPEN or self._retry_at is None or until <= max(self._retry_at, now):
+        waiting_until = self.retry_at
+        if waiting_until is None or until <= max(waiting_until, now):
             return False
-        self._retry_at = until
+        self._timer.retry_at = until
         return True
 
     def force(self, state: BreakerState | None, now: float, reason: str) -> tuple[Transition, ...]:
@@ -402,7 +358,7 @@ class Breaker:
             The change; nothing when it is forced that way already.
 
         Raises:
-            IllegalTransition: Leaving force without being forced.
+            IllegalTransitionError: Leaving force without being forced.
             ValueError: Another state; breakers are never set to it by hand.
         """
         if state is None:
@@ -420,30 +376,25 @@ class Breaker:
             The state changes this caused.
         """
         moved = self._reclaim(now, rand) if now >= self._next_expiry else ()
-        self._decay(now)
+        self._timer.decay(now)
         return moved
 
     def snapshot(self, now: float) -> BreakerSnapshot:
         """What there is to know at `now`; changes no state."""
-        self._decay(now)
+        self._timer.decay(now)
         if self._state is BreakerState.CLOSED or self._state is BreakerState.FORCED_CLOSED:
-            self._window.slide(now)
-        samples, failures, slow, vote_samples, vote_failures = self._window.totals
+            self._findings.slide(now)
         retry_at = self.retry_at
+        vote_samples, vote_failures = self._findings.votes()
         return BreakerSnapshot(
             state=self._state,
             retry_at=retry_at,
             probe_due=retry_at is not None and now >= retry_at,
-            samples=samples,
-            failures=failures,
-            slow=slow,
-            failure_rate=failures / samples if samples else None,
-            slow_rate=slow / samples if samples else None,
-            streak=self._streak,
-            reopens=self._reopens,
+            reopens=self._timer.reopens,
             vote_samples=vote_samples,
             vote_failures=vote_failures,
             outstanding=len(self._outstanding),
+            **self._findings.counts(),
         )
 
     def _permit(self, now: float, probe: bool) -> Permit:
@@ -466,18 +417,8 @@ class Breaker:
         if not expired or self._state is not BreakerState.HALF_OPEN:
             return ()
         # Whoever held it died: enough to reopen here, not enough to vote the model down.
-        self._count(now, failed=True, slow=False, votes=False, request_id="")
+        self._findings.count(now, failed=True, slow=False, votes=False, request_id="", standing=True)
         return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_EXPIRED, rand)
-
-    def _count(self, now: float, failed: bool, slow: bool, votes: bool, request_id: str) -> None:
-        kinds = _KINDS[failed, slow, votes]
-        if self._state is BreakerState.HALF_OPEN:
-            self._window.amend(now, kinds)
-        else:
-            self._window.add(now, kinds)
-        self._streak = self._streak + 1 if failed else 0
-        if request_id and (failed or slow):
-            self._bad_ids.append(request_id)
 
     def _judge_probe(self, now: float, rand: float, failed: bool, slow: bool) -> tuple[Transition, ...]:
         """One probe is the whole sample: its slow rate is 1, so a slow one fails unless slowness is switched off."""
@@ -487,22 +428,6 @@ class Breaker:
             return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_SLOW, rand, self._policy.slow_call)
         return self._move(BreakerEvent.PROBE_OK, now, Reason.PROBE_OK)
 
-    def _judge_window(self, now: float, rand: float, failed: bool) -> tuple[Transition, ...]:
-        """Trip on a rate over enough calls, also when a success completes them, or on a streak of failures."""
-        policy = self._policy
-        if failed and self._streak >= policy.consecutive_failures:
-            return self._move(
-                BreakerEvent.TRIP, now, Reason.CONSECUTIVE_FAILURES, rand, float(policy.consecutive_failures)
-            )
-        samples, failures, slow, _, _ = self._window.totals
-        if samples < policy.min_calls:
-            return ()
-        if failures / samples >= policy.failure_rate:
-            return self._move(BreakerEvent.TRIP, now, Reason.FAILURE_RATE, rand, policy.failure_rate)
-        if slow / samples >= policy.slow_rate:
-            return self._move(BreakerEvent.TRIP, now, Reason.SLOW_RATE, rand, policy.slow_rate)
-        return ()
-
     def _move(
         self, event: BreakerEvent, now: float, reason: str, rand: float = 0.0, threshold: float | None = None
     ) -> tuple[Transition, ...]:
@@ -510,64 +435,30 @@ class Breaker:
         was, to = self._state, next_state(self._state, event)
         if to is was:
             return ()
-        self._decay(now)
+        if was is BreakerState.CLOSED:
+            self._timer.decay(now)
+            self._timer.interrupted()
         if to is BreakerState.OPEN:
-            self._schedule_probe(now, rand)
+            self._timer.opened(now, rand)
         transition = Transition(was, to, str(reason), self._evidence(now, to, threshold))
         self._state = to
         self._generation += 1
         self._outstanding.clear()
         self._next_expiry = inf
         if to is BreakerState.CLOSED:
-            self._closed_since = now if self._retry_at is not None else None
-            self._decay_from = now
-            self._retry_at = None
-        finding_stands = to is BreakerState.OPEN or was is BreakerState.OPEN and to is BreakerState.HALF_OPEN
+            self._timer.closed(now)
+        finding_stands = to is BreakerState.OPEN or (was is BreakerState.OPEN and to is BreakerState.HALF_OPEN)
         if not finding_stands:
-            self._window.clear()
-            self._streak = 0
-            self._bad_ids.clear()
+            self._findings.clear()
         return (transition,)
 
-    def _schedule_probe(self, now: float, rand: float) -> None:
-        """Set the wait before the next probe, counted from now, never shortening one that was promised."""
-        failed_again = self._retry_at is not None
-        back_too_soon = self._closed_since is not None and now - self._closed_since < SUSTAINED_HEALTH
-        if failed_again or back_too_soon:
-            self._reopens += 1
-        policy = self._policy
-        wait = min(policy.open_max, policy.open_for * 2.0 ** min(self._reopens, self._ceiling)) * (1 - JITTER * rand)
-        self._retry_at = now + wait if self._retry_at is None else max(self._retry_at, now + wait)
-
-    def _decay(self, now: float) -> None:
-        """Forget one reopen per interval of sustained health, from the number at which waits stopped growing."""
-        if not self._reopens or self._state is not BreakerState.CLOSED:
-            return
-        intervals = int((now - self._decay_from) // SUSTAINED_HEALTH)
-        if intervals > 0:
-            self._decay_from += intervals * SUSTAINED_HEALTH
-            self._reopens = max(0, min(self._reopens, self._ceiling) - intervals)
-
     def _evidence(self, now: float, to: BreakerState, threshold: float | None) -> dict[str, Any]:
-        samples, failures, slow, _, _ = self._window.totals
-        retry_in = self._retry_at - now if to is BreakerState.OPEN and self._retry_at is not None else None
         return {
-            "samples": samples,
-            "failures": failures,
-            "slow": slow,
-            "failure_rate": failures / samples if samples else None,
-            "slow_rate": slow / samples if samples else None,
+            **self._findings.counts(),
             "threshold": threshold,
-            "streak": self._streak,
-            "request_ids": list(self._bad_ids),
-            "retry_in": retry_in,
-            "reopens": self._reopens,
+            "request_ids": self._findings.bad_ids(),
+            "retry_in": self._timer.retry_at - now
+            if to is BreakerState.OPEN and self._timer.retry_at is not None
+            else None,
+            "reopens": self._timer.reopens,
         }
-
-
-def _exponent_of_longest_wait(policy: BreakerPolicy) -> int:
-    """The smallest number of doublings at which a wait reaches `open_max`; more change nothing."""
-    exponent = 0
-    while 0 < policy.open_for * 2.0**exponent < policy.open_max and exponent < _MAX_EXPONENT:
-        exponent += 1
-    return exponent
