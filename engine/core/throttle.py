@@ -8,7 +8,7 @@ GCRA (ITU-T I.371): each slot has a time, and unused time is saved for at most `
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
@@ -78,6 +78,7 @@ class Throttle:
         "_sends",
         "_stated",
         "_step",
+        "_used",
         "_valid_from",
         "_waiting",
         "cap",
@@ -88,7 +89,8 @@ class Throttle:
         self._limit = None if requests_per_minute is None else max(1, int(requests_per_minute))
         self._stated: list[float] = []  # times of slots of the last minute and ahead, ascending, if a limit is stated
         self._sends = SlidingCounts(SPAN, buckets=60)
-        self._waiting: OrderedDict[int, float] = OrderedDict()  # slots neither confirmed nor released
+        self._waiting: OrderedDict[int, float] = OrderedDict()  # slots neither confirmed nor released: id, time
+        self._used: OrderedDict[int, float] = OrderedDict()  # confirmed slots of the last minute
         self._next_id = 0
         self._valid_from = 0  # slots with a smaller id were given before the gate moved
         self._pace_at = -inf  # GCRA's theoretical arrival time
@@ -131,19 +133,23 @@ class Throttle:
             released before: reserve again.
         """
         self._forget(now)
-        held = self._waiting.pop(slot.id, None) is not None
-        return held and slot.id >= self._valid_from
+        at = self._waiting.pop(slot.id, None)
+        if at is None:
+            return False
+        self._used[slot.id] = at
+        return True
 
     def release(self, slot: Slot) -> None:
-        """Give back a slot that will not be used; nothing happens for one that was confirmed or given back."""
+        """Give back a slot whose request was not sent, confirmed or not; once, and within a minute."""
         at = self._waiting.pop(slot.id, None)
-        if at is None or slot.id < self._valid_from:
+        if at is None:
+            at = self._used.pop(slot.id, None)
+        if at is None:
             return
-        if self._sends.totals[0]:
-            self._sends.amend(at, by=-1)
-        if self.cap is not None:
-            self._pace_at -= SPAN / self.cap
+        self._sends.amend(at, by=-1)
         self._forget_stated(at)
+        if self.cap is not None and slot.id >= self._valid_from:
+            self._pace_at -= SPAN / self.cap
 
     def limited(self, now: float, retry_after: float | None, rand: float) -> None:
         """Learn from a 429.
@@ -210,20 +216,19 @@ class Throttle:
         self.gate_until = until
         self._valid_from = self._next_id
         for at in self._waiting.values():
-            if at > now:
-                self._forget_stated(at)
+            self._sends.amend(now, by=-1)
+            self._forget_stated(at)
         self._waiting.clear()
         self._pace_at = until + BURST
 
     def _forget(self, now: float) -> None:
         """Drop what is a minute old, including slots whose owner never came back."""
         self._sends.slide(now)
-        waiting = self._waiting
-        while waiting and now - next(iter(waiting.values())) >= SPAN:
-            waiting.popitem(last=False)
-        stated = self._stated
-        if stated and now - stated[0] >= SPAN:
-            del stated[: next((i for i, at in enumerate(stated) if now - at < SPAN), len(stated))]
+        for slots in (self._waiting, self._used):
+            while slots and now - next(iter(slots.values())) >= SPAN:
+                slots.popitem(last=False)
+        if self._stated and self._stated[0] <= now - SPAN:
+            del self._stated[: bisect_right(self._stated, now - SPAN)]
 
     def _forget_stated(self, at: float) -> None:
         place = bisect_left(self._stated, at)
