@@ -1,0 +1,460 @@
+"""The flight recorder: one writer thread owns the write connection and commits what is waiting in groups.
+
+Guarantees: a ticket completes without error only after its records, with every sum they belong to, are committed;
+nothing that was submitted is dropped while the process lives: when the store cannot be written, tickets fail
+quickly, `error` says why, and the records wait in memory and are written when the store recovers. Only a record that
+breaks a rule of its table is given up, with its ticket and a counter saying so, so that it cannot stop the others.
+
+The transaction of a group holds raw rows, rollups, latency buckets and totals together (`engine.ledger`), so a kill
+at any moment leaves either all of a group or nothing of it. Request rows are committed with `synchronous=NORMAL`,
+which survives every crash of the process; groups with audit rows with `FULL`, which survives a power cut too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from engine import sqlite, tickets
+from engine.core.errors import InternalError, StoreUnavailable
+from engine.core.events import Record
+from engine.ledger import Ledger, add_latency, add_total, is_audit
+from engine.sqlite import Connection
+from engine.store import BUSY_TIMEOUT_MS, Store
+from engine.tickets import Ticket
+
+__all__ = ["Durability", "RecordRejected", "Recorder", "Ticket"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+GROUP_RECORDS = 500
+LINGER_S = 0.02
+IDLE_S = 0.25
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 0.5
+FAILING_BUSY_MS = 250
+CHECKPOINT_BUSY_MS = 50
+CHECKPOINT_WAL_BYTES = 16 * 1024 * 1024
+RESTART_WAL_BYTES = 4 * 1024 * 1024
+COMMIT_STATS_EVERY_S = 1.0
+
+
+class Durability(StrEnum):
+    """When a ticket completes: with the commit, or at once with the commit following within 50 ms."""
+
+    COMMIT = "commit"
+    BATCH = "batch"
+
+
+class RecordRejected(InternalError):  # noqa: N818 - named like the other errors callers catch
+    """A record breaks a rule of its table, or its id is recorded already; it is not written."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    records: Sequence[Record]
+    ticket: Ticket
+    prompt: bool
+
+
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[Connection], Any]
+    future: Future[Any]
+    durable: bool
+
+
+class _Stop:
+    """Ends the writer thread after everything queued before it."""
+
+
+class Recorder:
+    """Writes records and runs write jobs for everybody in this process.
+
+    Args:
+        store: An opened store.
+        durability: When tickets complete.
+        queue_limit: Entries waiting at which `full` becomes true.
+        record_content: Whether prompts and answers are stored.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        durability: str = Durability.COMMIT,
+        queue_limit: int = 10_000,
+        record_content: bool = False,
+    ) -> None:
+        self.store = store
+        self.durability = Durability(durability)
+        self.queue_limit = queue_limit
+        self.error: Exception | None = None
+        self._record_content = record_content
+        self._queue: queue.SimpleQueue[_Entry | _Job | _Stop] = queue.SimpleQueue()
+        self._backlog: list[_Entry] = []
+        self._retry_at = 0.0
+        self._retry_after = RETRY_MIN_S
+        self._connection: Connection | None = None
+        self._ledger = Ledger(b"")
+        self._full_sync = False
+        self._dirty = False
+        self._commit_ms: list[float] = []
+        self._stats_at = 0.0
+        self._checkpoint_at = 0.0
+        self._give_up_at: float | None = None
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def queue_length(self) -> int:
+        """Entries that are not committed yet."""
+        return self._queue.qsize() + len(self._backlog)
+
+    @property
+    def full(self) -> bool:
+        """Whether new requests should be refused until the writer has caught up."""
+        return self.queue_length >= self.queue_limit
+
+    def start(self) -> None:
+        """Start the writer thread; the first submission does it too.
+
+        Raises:
+            ConfigurationError: This SQLite must not write beside another process, and one is writing.
+            StoreUnavailable: The recorder is closed.
+        """
+        with self._starting:
+            if self._closed:
+                msg = "the recorder is closed: open the store again"
+                raise StoreUnavailable(msg)
+            if self._thread is None:
+                self.store.claim_writing()
+                self._thread = threading.Thread(target=self._run, name="switchgear-recorder", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what is queued and stop; calling it again does nothing.
+
+        Args:
+            timeout: Seconds to go on trying while the store cannot be written.
+        """
+        with self._starting:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+            if thread is not None:
+                self._give_up_at = time.monotonic() + timeout
+                self._queue.put(_Stop())
+        if thread is not None:
+            thread.join(timeout + 1.0)
+            atexit.unregister(self.close)
+            self.store.release_writing()
+        if left := self.queue_length:
+            log.error("the recorder was closed with %d unwritten entries: %s", left, self.error)
+
+    def submit(self, records: Sequence[Record], *, committed: bool = False) -> Ticket:
+        """Hand over records; never blocks and never drops.
+
+        Args:
+            records: Written in one transaction, in this order.
+            committed: Ask for a ticket of the commit under durability `batch` too, as acts of operators need it.
+
+        Returns:
+            The ticket of the commit; under `batch` one that is done already.
+
+        Raises:
+            StoreUnavailable: The recorder is closed.
+        """
+        if self._thread is None or self._closed:
+            self.start()
+        prompt = committed or self.durability is Durability.COMMIT
+        ticket = Ticket()
+        self._queue.put(_Entry(records, ticket, prompt))
+        if not prompt:
+            tickets.complete((ticket,), None)
+        return ticket
+
+    def execute(self, job: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
+        """Run a write job on the writer thread, inside a transaction of its own.
+
+        A job is not repeated: when the store cannot be written the future raises `StoreUnavailable`; what the job
+        itself raises rolls its transaction back and is the future's exception.
+
+        Args:
+            job: Gets the write connection inside `BEGIN IMMEDIATE`; must be short and must not wait for the recorder.
+            durable: Whether the commit must survive a power cut.
+        """
+        if self._thread is None or self._closed:
+            self.start()
+        future: Future[T] = Future()
+        self._queue.put(_Job(job, future, durable))
+        return future
+
+    # The writer thread from here on.
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._turn()
+        while self._backlog and time.monotonic() < (self._give_up_at or 0.0):
+            time.sleep(max(0.0, min(self._retry_at - time.monotonic(), RETRY_MAX_S)))
+            self._retry()
+        self._rest()
+        self._disconnect()
+
+    def _turn(self) -> bool:
+        """Take what is waiting and write it; returns whether it was the last."""
+        group: list[_Entry] = []
+        waiting = 0
+        deadline: float | None = None
+        item = self._next(self._patience())
+        worked = item is not None
+        while item is not None:
+            if isinstance(item, _Stop):
+                self._write(group)
+                return True
+            if isinstance(item, _Job):
+                self._write(group)
+                group, waiting, deadline = [], 0, None
+                self._do(item)
+            else:
+                group.append(item)
+                waiting += len(item.records)
+                if waiting >= GROUP_RECORDS:
+                    break
+                if item.prompt:
+                    deadline = 0.0
+                elif deadline is None:
+                    deadline = time.monotonic() + LINGER_S
+            item = self._next(max(0.0, deadline - time.monotonic()) if deadline else 0.0)
+        if group:
+            self._write(group)
+        elif self._backlog:
+            self._retry()
+        elif not worked:
+            self._rest()
+        return False
+
+    def _next(self, patience: float | None) -> _Entry | _Job | _Stop | None:
+        try:
+            return self._queue.get_nowait() if patience == 0.0 else self._queue.get(timeout=patience)
+        except queue.Empty:
+            return None
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for work: until the next retry, until a pause is worth a checkpoint, or for ever."""
+        if self._backlog:
+            return max(0.001, self._retry_at - time.monotonic())
+        return IDLE_S if self._dirty else None
+
+    def _write(self, group: list[_Entry]) -> None:
+        """Commit a group; what cannot be written now joins the backlog."""
+        if not group:
+            return
+        if self._backlog:
+            self._backlog.extend(group)
+            if time.monotonic() >= self._retry_at:
+                self._retry()
+            return
+        self._backlog = group
+        self._flush()
+
+    def _retry(self) -> None:
+        if time.monotonic() >= self._retry_at:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the backlog in transactions of bounded size, until done or failed."""
+        while self._backlog:
+            size = records = 0
+            while size < len(self._backlog) and (size == 0 or records < GROUP_RECORDS):
+                records += len(self._backlog[size].records)
+                size += 1
+            group = self._backlog[:size]
+            try:
+                written = self._commit(group)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the records are kept and it is reported
+                self._failed(error)
+                return
+            del self._backlog[:size]
+            self._recovered()
+            tickets.complete([entry.ticket for entry in written], None)
+            self._tend()
+
+    def _commit(self, group: list[_Entry]) -> Sequence[_Entry]:
+        """Commit a group together, or, where one of them is unacceptable, each alone.
+
+        Returns:
+            The entries that are written and whose tickets are still to be completed.
+        """
+        try:
+            self._post(group)
+        except Exception as error:
+            if not _is_records_fault(error):
+                raise
+            if len(group) > 1:
+                self._commit_singly(group)
+            else:
+                self._reject(group[0], error)
+            return ()
+        return group
+
+    def _commit_singly(self, group: list[_Entry]) -> None:
+        """Write each entry in a transaction of its own; those that were done when one fails are not repeated."""
+        for entry in list(group):
+            written = self._commit([entry])
+            tickets.complete([one.ticket for one in written], None)
+            entry.records = ()
+
+    def _post(self, group: list[_Entry]) -> None:
+        records = [record for entry in group for record in entry.records]
+        if not records:
+            return
+        durable = any(is_audit(record) for record in records)
+        started = time.perf_counter()
+        with self._transaction(durable=durable) as connection:
+            self._ledger.post(connection, records)
+            if self._commit_ms and started - self._stats_at >= COMMIT_STATS_EVERY_S:
+                self._post_stats(connection)
+        self._commit_ms.append((time.perf_counter() - started) * 1000)
+
+    def _post_stats(self, connection: Connection) -> None:
+        add_latency(connection, "commit", self._commit_ms)
+        self._commit_ms.clear()
+        self._stats_at = time.perf_counter()
+
+    def _reject(self, entry: _Entry, error: Exception) -> None:
+        msg = f"a record was not accepted by the store: {error}"
+        log.error("%s", msg)
+        with self._transaction(durable=False) as connection:
+            add_total(connection, "records_rejected")
+        rejected = RecordRejected(msg)
+        rejected.__cause__ = error
+        tickets.complete((entry.ticket,), rejected)
+
+    def _do(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            with self._transaction(durable=job.durable) as connection:
+                result = job.run(connection)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            if isinstance(error, sqlite.Error) and not _is_records_fault(error):
+                self._doubt(error)
+                job.future.set_exception(self._unavailable(error))
+            else:
+                job.future.set_exception(error)
+            return
+        job.future.set_result(result)
+        self._tend()
+
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[Connection]:
+        connection = self._connection or self._connect()
+        if durable is not self._full_sync:
+            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+            self._full_sync = durable
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            raise
+        self._dirty = True
+
+    def _connect(self) -> Connection:
+        connection = self.store.writer()
+        key = connection.execute("SELECT value FROM store_meta WHERE name = 'prompt_key'").fetchone()[0]
+        if self.error is not None:
+            connection.execute(f"PRAGMA busy_timeout = {FAILING_BUSY_MS}")
+        self._ledger = Ledger(bytes.fromhex(key), record_content=self._record_content)
+        self._full_sync = False
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _failed(self, error: Exception) -> None:
+        """Keep the backlog, tell those who wait, and try again soon on a fresh connection."""
+        self._doubt(error)
+        self._retry_at = time.monotonic() + self._retry_after
+        self._retry_after = min(self._retry_after * 2, RETRY_MAX_S)
+        tickets.complete([entry.ticket for entry in self._backlog], self.error)
+
+    def _doubt(self, error: Exception) -> None:
+        unavailable = self._unavailable(error)
+        if self.error is None:
+            log.error("the recorder cannot write: %s", unavailable)
+        self.error = unavailable
+        self._disconnect()
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        unavailable = StoreUnavailable(self.store.explain(error), retry_after=RETRY_MAX_S)
+        unavailable.__cause__ = error
+        return unavailable
+
+    def _recovered(self) -> None:
+        if self.error is None:
+            return
+        log.warning("the recorder writes again")
+        self.error = None
+        self._retry_after = RETRY_MIN_S
+        if self._connection is not None:
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+    def _tend(self) -> None:
+        """Under load: keep the log from growing without bound, once a second at most."""
+        now = time.monotonic()
+        if now - self._checkpoint_at < 1.0:
+            return
+        self._checkpoint_at = now
+        if self.store.wal_bytes() >= CHECKPOINT_WAL_BYTES:
+            self._checkpoint("PASSIVE")
+
+    def _rest(self) -> None:
+        """In a pause: write the commit statistics and move the log into the database."""
+        if not self._dirty or self._connection is None:
+            return
+        with suppress(sqlite.Error):
+            if self._commit_ms:
+                with self._transaction(durable=False) as connection:
+                    self._post_stats(connection)
+            self._checkpoint("PASSIVE" if self.store.wal_bytes() < RESTART_WAL_BYTES else "TRUNCATE")
+        self._dirty = False
+
+    def _checkpoint(self, mode: str) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        with suppress(sqlite.Error):
+            connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_BUSY_MS}")
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+
+def _is_records_fault(error: Exception) -> bool:
+    """Whether an error is about what was written and not about the store it was written to."""
+    if not isinstance(error, sqlite.Error):
+        return not isinstance(error, (OSError, MemoryError))
+    faults = (sqlite.IntegrityError, sqlite.ProgrammingError, sqlite.InterfaceError, sqlite.DataError)
+    return isinstance(error, faults)
