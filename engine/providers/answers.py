@@ -70,14 +70,14 @@ class Answer:
 def answer_text(prompt: str, words: int = 40) -> str:
     """About `words` words that depend on the prompt only; a shorter answer is a prefix of a longer one."""
     digest = hashlib.sha256(prompt.encode()).hexdigest()
-    rng = random.Random(digest)
+    rng = random.Random(digest)  # noqa: S311  # determinism is the point
     chosen = [f"[{digest[:6]}]", *(rng.choice(_WORDS) for _ in range(words))]
     return " ".join(f"{word}." if place % 11 == 10 else word for place, word in enumerate(chosen))
 
 
 def nonsense(prompt: str, words: int = 12) -> str:
     """What a drifted model says: fluent in shape, empty of meaning, never JSON."""
-    rng = random.Random(prompt)
+    rng = random.Random(prompt)  # noqa: S311  # determinism is the point
     return " ".join(rng.choice(_NONSENSE) for _ in range(words))
 
 
@@ -101,7 +101,7 @@ def prompt_of(messages: Sequence[JSON]) -> str:
     return "\n".join(text_of(message.get("content")) for message in said)
 
 
-def answer_to(  # noqa: PLR0913 - one keyword for each part of a request
+def answer_to(
     messages: Sequence[JSON],
     *,
     tools: Sequence[JSON] = (),

@@ -68,7 +68,7 @@ class Limit(StrEnum):
     """
 
     CONNECT = "connect"
-    FIRST_TOKEN = "first_token"
+    FIRST_TOKEN = "first_token"  # noqa: S105  # no password
     ANSWER = "answer"
     IDLE = "idle"
     TOTAL = "total"

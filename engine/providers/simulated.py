@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
 from engine.core.errors import ConfigurationError
-from engine.core.messages import Call, Completion, Delta, Limits, Usage
+from engine.core.messages import JSON, Call, Completion, Delta, Limits, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.base import Limit, timed_out
 from engine.providers.world import INSTANT, TYPICAL, World
@@ -145,7 +145,6 @@ def _copy(failure: ProviderFailure, *, whole: bool = False) -> ProviderFailure:
     return ProviderFailure(category, failure.status_code, failure.retry_after, failure.detail, code=failure.code)
 
 
-def _whole(tool: object) -> dict[str, object]:
+def _whole(tool: JSON) -> JSON:
     """A tool call without its stream index."""
-    assert isinstance(tool, dict)
     return {key: value for key, value in tool.items() if key != "index"}

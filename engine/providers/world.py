@@ -212,7 +212,7 @@ class World:
         with self._lock:
             entry = self._model(call.model)
             entry.seen += 1
-            rng = random.Random(f"{self.seed}:{call.model}:{next(entry.calls)}")
+            rng = random.Random(f"{self.seed}:{call.model}:{next(entry.calls)}")  # noqa: S311  # determinism is the point
             faults, profile = entry.faults, entry.profile
             if faults.flap is not None and not faults.flap.is_down(now - entry.since):
                 faults = HEALTHY
