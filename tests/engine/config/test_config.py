@@ -92,9 +92,8 @@ def test_durations_reach_the_policies_as_seconds(make_config: Make) -> None:
 
 
 def test_defaults_give_way_to_what_is_written(make_config: Make) -> None:
-    policy = make_config(
-        "[managers.chat.timeouts]\ntotal = 4\n[managers.chat.breaker]\nopen_max = 1\n[managers.chat.retry]\nbase_delay = 60\n"
-    ).manager_policy("chat")
+    tables = ("timeouts]\ntotal = 4", "breaker]\nopen_max = 1", "retry]\nbase_delay = 60")
+    policy = make_config("".join(f"[managers.chat.{table}\n" for table in tables)).manager_policy("chat")
     assert policy.timeouts == Timeouts(connect=4, first_token=4, answer=4, idle=4, total=4)
     assert (policy.breaker.open_for, policy.breaker.open_max) == (1, 1)
     assert (policy.retry.base_delay, policy.retry.max_delay) == (60, 60)
