@@ -1,0 +1,66 @@
+"""Which coordinator a `fleet.url` names. Libraries that come as extras are imported only when they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from engine.core.errors import ConfigurationError
+from engine.fleet.base import Coordinator
+
+if TYPE_CHECKING:
+    from engine.recorder import Recorder
+
+KINDS = "store, redis://host:6379, rediss://host, etcd://host:2379,host2:2379, etcds://host or zookeeper://host:2181"
+
+
+def open_coordinator(url: str, *, instance: str, recorder: Recorder) -> Coordinator:
+    """Build the coordinator that a URL names, without touching the network.
+
+    Args:
+        url: `store`, `redis://`, `rediss://`, `etcd://`, `etcds://` or `zookeeper://`; may hold credentials.
+        instance: This instance's name.
+        recorder: Whose store is used for `store`.
+
+    Raises:
+        ConfigurationError: The URL names nothing known, is malformed, or its library is not installed.
+    """
+    scheme = urlsplit(url).scheme
+    if url == "store":
+        from engine.fleet.store import StoreCoordinator  # noqa: PLC0415
+
+        return StoreCoordinator(recorder)
+    _check(url, scheme)
+    try:
+        return _server(url, scheme, instance)
+    except ImportError as error:
+        extra = "zookeeper" if scheme == "zookeeper" else scheme.removesuffix("s")
+        msg = f"fleet.url: {scheme}:// needs a library that is not installed: pip install 'switchgear[{extra}]'"
+        raise ConfigurationError(msg) from error
+
+
+def _check(url: str, scheme: str) -> None:
+    """Refuse what cannot be an address, without repeating what may be a password."""
+    if scheme not in ("redis", "rediss", "etcd", "etcds", "zookeeper"):
+        msg = f"fleet.url: {scheme or 'this'!r} is no known kind of coordinator: use {KINDS}"
+        raise ConfigurationError(msg)
+    hosts = urlsplit(url).netloc.rpartition("@")[2]
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":")
+        if not host or (name and not host.endswith("]") and not (port.isdigit() and int(port) < 65_536)):
+            msg = f"fleet.url: {hosts!r} is no address: write {scheme}://host:port"
+            raise ConfigurationError(msg)
+
+
+def _server(url: str, scheme: str, instance: str) -> Coordinator:
+    if scheme in ("redis", "rediss"):
+        from engine.fleet.redis_store import RedisCoordinator  # noqa: PLC0415
+
+        return RedisCoordinator(url, instance=instance)
+    if scheme in ("etcd", "etcds"):
+        from engine.fleet.etcd import EtcdCoordinator  # noqa: PLC0415
+
+        return EtcdCoordinator(url, instance=instance)
+    from engine.fleet.zookeeper import ZooKeeperCoordinator  # noqa: PLC0415
+
+    return ZooKeeperCoordinator(url, instance=instance)
