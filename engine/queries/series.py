@@ -1,0 +1,127 @@
+"""Figures over time from rollups, for charts and sparklines: one row a step and kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.ledger import MINUTE_MS
+from engine.percentiles import quantile
+from engine.queries.windows import COUNTED
+from engine.sqlite import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPoint:
+    """Callers' requests of one step, model and outcome; `start_ms` is where the step begins."""
+
+    start_ms: int
+    role: str
+    model: str
+    outcome: str
+    n: int
+    errors: int
+    duration_ms: float
+    tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPoint:
+    """Attempts of one step, model and category."""
+
+    start_ms: int
+    role: str
+    model: str
+    category: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPoint:
+    """Latency percentiles of one step, seconds."""
+
+    start_ms: int
+    n: int
+    p50: float
+    p95: float
+    p99: float
+
+
+def traffic_series(
+    connection: Connection, manager: str, start_ms: int, end_ms: int, *, step_minutes: int = 1
+) -> list[TrafficPoint]:
+    """Callers' requests by step; steps without requests are left out.
+
+    Args:
+        connection: Of `Store.reader()`.
+        manager: Whose.
+        start_ms: Milliseconds UTC; rounded down to a whole step.
+        end_ms: Milliseconds UTC; the minute it lies in is included.
+        step_minutes: Length of a step.
+    """
+    rows = connection.execute(
+        """
+        SELECT minute / :step * :step AS at, role, model, outcome, sum(n),
+            sum(CASE WHEN outcome = 'error' AND status_code >= 500 THEN n ELSE 0 END),
+            sum(duration_ms), sum(input_tokens + output_tokens), sum(cost_usd)
+        FROM rollup_minute
+        WHERE manager = :manager AND minute >= :first AND minute <= :last AND synthetic = 0
+        GROUP BY at, role, model, outcome ORDER BY at, role, model, outcome
+        """,
+        _steps(manager, start_ms, end_ms, step_minutes),
+    )
+    return [TrafficPoint(at * MINUTE_MS, *row) for at, *row in rows]
+
+
+def attempt_series(
+    connection: Connection, manager: str, start_ms: int, end_ms: int, *, step_minutes: int = 1
+) -> list[AttemptPoint]:
+    """Attempts by step, those of probes and canaries included; arguments as of `traffic_series`."""
+    rows = connection.execute(
+        """
+        SELECT minute / :step * :step AS at, role, model, category, sum(n) FROM attempt_minute
+        WHERE manager = :manager AND minute >= :first AND minute <= :last
+        GROUP BY at, role, model, category ORDER BY at, role, model, category
+        """,
+        _steps(manager, start_ms, end_ms, step_minutes),
+    )
+    return [AttemptPoint(at * MINUTE_MS, *row) for at, *row in rows]
+
+
+def latency_series(
+    connection: Connection,
+    manager: str,
+    start_ms: int,
+    end_ms: int,
+    *,
+    metric: str = "duration",
+    role: str | None = None,
+    step_minutes: int = 1,
+) -> list[LatencyPoint]:
+    """Latency percentiles by step; arguments as of `traffic_series`, `metric` is `duration` or `ttft`."""
+    rows = connection.execute(
+        """
+        SELECT minute / :step * :step AS at, bucket, sum(n) FROM latency_minute
+        WHERE manager = :manager AND minute >= :first AND minute <= :last AND metric = :metric
+            AND outcome IN (:ok, :error) AND (:role IS NULL OR role = :role)
+        GROUP BY at, bucket ORDER BY at
+        """,
+        {
+            **_steps(manager, start_ms, end_ms, step_minutes),
+            "metric": metric, "role": role, "ok": COUNTED[0], "error": COUNTED[1],
+        },
+    )  # fmt: skip
+    counts: dict[int, dict[int, int]] = {}
+    for at, bucket, n in rows:
+        counts.setdefault(at, {})[bucket] = n
+    return [_point(at * MINUTE_MS, found) for at, found in counts.items()]
+
+
+def _point(start_ms: int, counts: dict[int, int]) -> LatencyPoint:
+    p50, p95, p99 = ((quantile(counts, q) or 0.0) / 1000 for q in (0.5, 0.95, 0.99))
+    return LatencyPoint(start_ms, sum(counts.values()), p50, p95, p99)
+
+
+def _steps(manager: str, start_ms: int, end_ms: int, step_minutes: int) -> dict[str, str | int]:
+    first = start_ms // MINUTE_MS // step_minutes * step_minutes
+    return {"manager": manager, "first": first, "last": end_ms // MINUTE_MS, "step": step_minutes}
