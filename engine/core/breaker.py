@@ -444,7 +444,6 @@ class Breaker:
         self._state = to
         self._generation += 1
         self._outstanding.clear()
-        self._next_expiry = inf
         if to is BreakerState.CLOSED:
             self._timer.closed(now)
         finding_stands = to is BreakerState.OPEN or (was is BreakerState.OPEN and to is BreakerState.HALF_OPEN)

@@ -279,6 +279,15 @@ def test_a_trip_after_sustained_health_is_a_first_trip_again() -> None:
     assert (subject.reopens, moved.evidence["retry_in"]) == (0, pytest.approx(1.0))
 
 
+def test_forced_time_is_not_proof_of_health() -> None:
+    subject, closed_at = recovered(3)
+    subject.force(FORCED_OPEN, closed_at + 1, "maintenance")
+    assert subject.snapshot(closed_at + 3600).reopens == 3
+    subject.force(None, closed_at + 3600, "done")
+    (moved,) = call(subject, FAILURE, closed_at + 3600)
+    assert moved.evidence["retry_in"] == 8.0
+
+
 def test_a_long_outage_does_not_take_hours_of_health_to_forget() -> None:
     """Reopens beyond the longest wait change nothing, so they are forgotten together."""
     subject, now = opened(), 0.0

@@ -139,6 +139,14 @@ def test_a_waiter_finds_out_on_waking_that_the_gate_moved() -> None:
     assert slot(throttle, early.at).at == 22.0
 
 
+def test_a_slot_that_the_gate_made_void_does_not_use_up_the_limit() -> None:
+    throttle = Throttle(1)
+    send(throttle, 0.0)
+    assert slot(throttle, 0.5).at == 60.0
+    throttle.limited(1.0, 100.0, 0.0)
+    assert slot(throttle, 1.0).at == 102.0
+
+
 # -- the cap --------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +155,24 @@ def test_a_waiter_finds_out_on_waking_that_the_gate_moved() -> None:
 )
 def test_the_first_429_caps_below_what_was_sent(sends: int, stated: float | None, cap: float) -> None:
     assert limited_after(sends, stated=stated).cap == pytest.approx(cap)
+
+
+def test_slots_given_back_were_not_sent() -> None:
+    throttle = Throttle(None)
+    for number in range(100):
+        one = slot(throttle, 0.0)
+        if number % 2:
+            throttle.release(one)
+    throttle.limited(1.0, 0.0, 0.0)
+    assert throttle.cap == pytest.approx(35.0)
+
+
+def test_a_paced_slot_given_back_is_given_to_the_next() -> None:
+    throttle = limited_after(100, retry_after=9.0)
+    first, second = slot(throttle, 1.0), slot(throttle, 1.0)
+    throttle.release(second)
+    assert slot(throttle, 1.0).at == pytest.approx(second.at)
+    assert first.at == 10.0
 
 
 def test_only_the_first_429_of_a_minute_cuts() -> None:
