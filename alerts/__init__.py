@@ -1,0 +1,1 @@
+"""Alerts that can be trusted: rules, their evaluator, the outbox and its channels."""

@@ -1,0 +1,1 @@
+"""The control room: the Streamlit app and the command line."""
