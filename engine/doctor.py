@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from engine import sqlite
 from engine.config import Config, ProviderKind, Surface, load
@@ -82,7 +83,7 @@ def examine(
     Args:
         path: The configuration file; `None`: the usual one.
         environ: The environment that holds the keys.
-        connect: Opens the configured coordinator; without it only the shared store is looked at.
+        connect: Opens the configured coordinator; not needed where the store is the coordinator.
 
     Returns:
         The findings in a fixed order. When the configuration cannot be read, only what needs none is checked.
@@ -103,7 +104,7 @@ def examine(
         disk(config.store_path),
         clocks(),
         *ports(config),
-        coordinator(config, connect),
+        coordinator(config, connect, environ=environ),
     ]
 
 
@@ -277,11 +278,14 @@ def _not_free(host: str, port: int) -> int | None:
     return None
 
 
-def coordinator(config: Config, connect: Connect | None) -> Finding:
+def coordinator(config: Config, connect: Connect | None = None, *, environ: Mapping[str, str] = os.environ) -> Finding:
     """Whether the coordinator agrees to a real compare-and-swap, and refuses a stale one."""
-    shown = "the shared store" if config.fleet_url() == "store" else f"the coordinator of host {config.fleet_host}"
+    url = config.fleet_url(environ)
+    if url == "store":
+        return Finding("coordinator", Level.OK, "the store is the coordinator")
+    shown = f"{urlsplit(url).scheme}://{urlsplit(url).netloc.rpartition('@')[2]}"
     if connect is None:
-        return Finding("coordinator", Level.OK, f"{shown} was not tried")
+        return Finding("coordinator", Level.WARN, f"{shown} was not tried", "give examine() a way to connect")
     try:
         with closing(connect(config)) as store:
             document = store.read(SCRATCH)

@@ -13,7 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.commands.options import config_option, json_option
+from engine.config import Config
 from engine.doctor import Finding, Level, examine, worst
+from engine.fleet.base import Coordinator
+from engine.fleet.registry import open_coordinator
+from engine.recorder import Recorder
+from engine.store import Store
 
 _MARKS = {Level.OK: ("✓", "green"), Level.WARN: ("!", "yellow"), Level.FAIL: ("✗", "red")}
 
@@ -27,7 +32,7 @@ def command(ctx: click.Context, config_path: Path | None, as_json: bool) -> None
 
     Exit codes: 0 nothing is in the way, 1 something is, 2 the configuration cannot be used.
     """
-    findings = examine(config_path)
+    findings = examine(config_path, connect=_connect)
     verdict = worst(findings)
     if as_json:
         click.echo(json.dumps({"verdict": verdict, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -38,6 +43,11 @@ def command(ctx: click.Context, config_path: Path | None, as_json: bool) -> None
         ctx.exit(2)
     if verdict is Level.FAIL:
         ctx.exit(1)
+
+
+def _connect(config: Config) -> Coordinator:
+    # The recorder is what a coordinator on the store writes with; for a server it is never started.
+    return open_coordinator(config.fleet_url(), instance="doctor", recorder=Recorder(Store(config.store_path)))
 
 
 def _table(findings: Sequence[Finding]) -> Table:

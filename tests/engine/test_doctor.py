@@ -13,7 +13,7 @@ import pytest
 from engine import doctor, sqlite
 from engine.config import Config
 from engine.core.agreement import Document
-from engine.doctor import Finding, Level
+from engine.doctor import Level
 from engine.fleet.base import CoordinatorUnavailable
 
 Make = Callable[..., Config]
@@ -43,9 +43,9 @@ class Memory:
         self.closed = True
 
 
-def only(findings: list[Finding], name: str) -> Finding:
-    (finding,) = [finding for finding in findings if finding.name == name]
-    return finding
+@pytest.fixture
+def server(make_config: Make) -> Config:
+    return make_config('[fleet]\nurl_env = "FLEET"\nurl = "redis://h:1"\n')
 
 
 def test_a_sound_configuration_has_nothing_in_the_way(make_config: Make) -> None:
@@ -155,15 +155,25 @@ def test_a_port_in_use_is_warned_of_and_a_foreign_address_refused(make_config: M
 
 
 @pytest.mark.parametrize("epoch", [None, 7])
-def test_the_coordinator_is_tried_with_a_real_swap_on_a_key_of_its_own(config: Config, epoch: int | None) -> None:
+def test_the_coordinator_is_tried_with_a_real_swap_on_a_key_of_its_own(server: Config, epoch: int | None) -> None:
     store = Memory()
     if epoch:
         store.documents[doctor.SCRATCH] = Document(epoch=epoch)
-    assert doctor.coordinator(config, lambda _: store).level is Level.OK
+    assert doctor.coordinator(server, lambda _: store).level is Level.OK
     assert store.documents.keys() == {doctor.SCRATCH}
     assert store.closed
 
 
-def test_a_coordinator_that_takes_a_stale_swap_is_not_to_be_used(config: Config) -> None:
-    finding = doctor.coordinator(config, lambda _: Memory(careless=True))
+def test_a_coordinator_that_takes_a_stale_swap_is_not_to_be_used(server: Config) -> None:
+    finding = doctor.coordinator(server, lambda _: Memory(careless=True))
     assert (finding.level, finding.remedy[:14]) == (Level.FAIL, "do not use it:")
+
+
+def test_a_coordinator_that_cannot_be_reached_is_named_without_its_password(server: Config) -> None:
+    environ = {"FLEET": "redis://u:hunter2@there:6379/0"}
+    finding = doctor.coordinator(server, lambda _: Memory(down=True), environ=environ)
+    assert (finding.level, finding.detail) == (Level.FAIL, "redis://there:6379 cannot be used: nobody listens")
+
+
+def test_a_store_that_is_the_coordinator_needs_no_second_check(config: Config) -> None:
+    assert doctor.coordinator(config).level is Level.OK
