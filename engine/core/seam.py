@@ -1,0 +1,159 @@
+"""Where the rest of an answer meets what was delivered: finding what is said a second time.
+
+A model asked to go on may go on exactly, start over, or repeat the tail. The delivered text is known, so a repeat
+can only be a beginning of the continuation that equals an end of the delivered text; a start over is that with the
+whole of it. Text that begins like this is held until it either has reached the end of the delivered text, and is
+trimmed, or differs from it, and is passed on. What is held is never longer than what was delivered, and text that
+cannot be a repeat any more is released with the very piece that shows it.
+
+Some repeats cannot be told from an answer that repeats itself: after `ha ` a model may well say `ha ha`. The choice:
+
+* An overlap shorter than `LEAST_OVERLAP` characters is not trimmed. It is likelier to be the answer's own
+  (`the cat and the ` … `the dog`).
+* Neither is a repetitive overlap, one that repeats inside itself or that the delivered text already has twice in a
+  row (rows of a table, zeros, a refrain), because an answer in such a rhythm goes on with exactly that.
+* The whole delivered text is trimmed however short it is, where the model was given it as history: models that
+  start over do it from the top. After a prefill a model goes on by construction, so there the two rules above hold
+  for the whole text too.
+
+A start over in other words cannot be joined: once it has followed the delivered text from the top for
+`CLEAR_RESTART` characters and then leaves it, passing it on would say the beginning twice.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+LEAST_OVERLAP = 12
+"""Characters; less than about two words is no evidence of a repeat."""
+
+CLEAR_RESTART = 32
+"""Characters; two answers that agree this far from the first letter on are the same answer begun twice."""
+
+
+class Fit(Enum):
+    """What is known of a seam."""
+
+    OPEN = auto()
+    """The text so far may be a repeat: hold it."""
+
+    JOINED = auto()
+    """Decided: `trim` characters are said a second time, the rest is new."""
+
+    DIVERGED = auto()
+    """Decided: the model started over in other words."""
+
+
+class Seam:
+    """Aligns one continuation with the delivered text.
+
+    Args:
+        delivered: What the caller has got.
+        exact: True after a prefill: the model is bound to go on exactly, so a short text is never a start over.
+
+    Attributes:
+        fit: What is known so far.
+        trim: Characters at the beginning of the continuation that were delivered already.
+    """
+
+    __slots__ = ("_delivered", "_exact", "_said", "_start", "_whole", "fit", "trim")
+
+    def __init__(self, delivered: str, *, exact: bool) -> None:
+        self.fit = Fit.OPEN
+        self.trim = 0
+        self._delivered = delivered
+        self._exact = exact
+        self._said: list[str] = []
+        self._whole = 0
+        self._start: int | None = 0
+
+    def say(self, text: str) -> Fit:
+        """Take in the next piece of the continuation; only while the seam is open.
+
+        Returns:
+            What is known now.
+        """
+        if not text:
+            return self.fit
+        reached = self._whole
+        self._said.append(text)
+        self._whole += len(text)
+        start = self._start
+        known = reached and start is not None and self._whole < len(self._delivered) - start
+        if known and self._delivered.startswith(text, (start or 0) + reached):
+            return self.fit
+        said = "".join(self._said)
+        self._start = self._find(said, start or 0)
+        if self._start is None:
+            return self._decide(0, said)
+        overlap = len(self._delivered) - self._start
+        if overlap > self._whole:
+            return self.fit
+        return self._decide(overlap if self._repeats(self._start) else 0, said)
+
+    def finish(self) -> Fit:
+        """Say that the continuation is complete: whatever is open is decided by what there is."""
+        if self.fit is Fit.OPEN:
+            said = "".join(self._said)
+            start = self._find(said, 0, complete=True)
+            self._decide(len(self._delivered) - start if start is not None and self._repeats(start) else 0, said)
+        return self.fit
+
+    def _find(self, said: str, start: int, *, complete: bool = False) -> int | None:
+        """The first place from `start` on where the delivered text agrees with what was said, up to the end of either.
+
+        Args:
+            said: The continuation so far.
+            start: Earlier places are known to differ.
+            complete: Only places whose rest of the delivered text has been said whole.
+        """
+        delivered = self._delivered
+        if start == 0 and not self._exact and _agree(delivered, said, 0, complete=complete):
+            return 0
+        head, last = said[:LEAST_OVERLAP], len(delivered) - LEAST_OVERLAP
+        if complete:
+            start = max(start, len(delivered) - len(said))
+        place = delivered.find(head, start)
+        while 0 <= place <= last:
+            if _agree(delivered, said, place, complete=complete):
+                return place
+            place = delivered.find(head, place + 1)
+        return None
+
+    def _repeats(self, start: int) -> bool:
+        """Whether the end of the delivered text from `start` on, said again, is a repeat and not a rhythm."""
+        if start == 0 and not self._exact:
+            return True
+        overlap = self._delivered[start:]
+        return not (periodic(overlap) or self._delivered.endswith(overlap, 0, start))
+
+    def _decide(self, trim: int, said: str) -> Fit:
+        self.trim = trim
+        again = self._delivered[:CLEAR_RESTART]
+        restarted = not trim and len(again) == CLEAR_RESTART and said.startswith(again)
+        self.fit = Fit.DIVERGED if restarted and not self._rhythm() else Fit.JOINED
+        self._said.clear()
+        return self.fit
+
+    def _rhythm(self) -> bool:
+        """Whether the delivered text comes back to its beginning by itself, as a refrain does."""
+        beginning = self._delivered[:CLEAR_RESTART]
+        return self._delivered.find(beginning, 1) >= 0 or periodic(beginning)
+
+
+def _agree(delivered: str, said: str, start: int, *, complete: bool) -> bool:
+    rest = len(delivered) - start
+    if len(said) >= rest:
+        return said.startswith(delivered[start:])
+    return not complete and delivered.startswith(said, start)
+
+
+def periodic(text: str) -> bool:
+    """Whether a text is some shorter text said at least twice, the last time perhaps in part."""
+    half = (len(text) + 1) // 2
+    place = text.find(text[:half], 1)
+    while 0 < place <= len(text) // 2:
+        if text.startswith(text[place:]):
+            return True
+        place = text.find(text[:half], place + 1)
+    return False
