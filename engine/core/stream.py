@@ -1,0 +1,228 @@
+"""One stream for the caller out of the streams of successive attempts.
+
+Guarantees, whatever the attempts do:
+
+* Nothing is passed on before the first content, so an attempt that dies early leaves no trace and its request is
+  restarted elsewhere.
+* What was passed on is never taken back, and a continuation adds only what is new (`engine.core.seam`).
+* The finish of a choice is passed on once, and after it nothing of that choice but usage.
+
+A driver feeds it every event of an attempt in order and passes on what it returns. It holds no more than the events
+before the first content and, at a seam, text that the caller may already have.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from engine.core.messages import JSON, Delta, Request
+from engine.core.outcomes import Category, ProviderFailure
+from engine.core.plan import Continuation
+from engine.core.seam import Fit, Seam
+
+MOST_HELD = 1024
+"""Events before the first content that are kept; a model that thinks longer loses the rest of its visible thoughts,
+which keeps a thousand thinking streams from filling the memory."""
+
+DIVERGED = "continuation_diverged"
+"""Code of the failure of a continuation that starts over in other words."""
+
+_DOCUMENT = re.compile(r'\s*(?:\{|\[\s*[\[{"])')
+
+
+class StreamJoiner:
+    """Joins the attempts of one request.
+
+    Args:
+        request: What the caller asked; decides what can be continued.
+
+    Attributes:
+        shown: Whether content has been passed on, by any attempt.
+    """
+
+    __slots__ = ("_delivered", "_ended", "_first", "_held", "_plain", "_seam", "_seen", "shown")
+
+    def __init__(self, request: Request) -> None:
+        self.shown = False
+        self._plain = not request.wants_json and request.options.get("n") in (None, 1)
+        self._delivered: list[str] = []
+        self._held: list[Delta] = []
+        self._seam: Seam | None = None
+        self._first = True
+        self._seen: set[int] = set()
+        self._ended: set[int] = set()
+
+    # -- what is known -----------------------------------------------------------------------------------------
+
+    @property
+    def delivered(self) -> str:
+        """The text of the first choice that was passed on."""
+        if len(self._delivered) > 1:
+            self._delivered = ["".join(self._delivered)]
+        return self._delivered[0] if self._delivered else ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that has begun has given its finish reason; without it the end is a break."""
+        return bool(self._ended) and self._ended >= self._seen
+
+    @property
+    def restartable(self) -> bool:
+        """Whether the caller has seen nothing of an answer, so that another attempt can begin from the beginning."""
+        return not self.shown
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another model can go on after what was shown.
+
+        True for unfinished plain text of a single choice. False inside a tool call, and inside a JSON document,
+        asked for or begun.
+        """
+        plain = self.shown and self._plain and not self._ended
+        return plain and bool(self._delivered) and not _DOCUMENT.match(self.delivered)
+
+    # -- the events of an attempt ------------------------------------------------------------------------------
+
+    def begin(self, how: Continuation | None = None) -> None:
+        """Start with another attempt; what is still held of the one before is forgotten.
+
+        Args:
+            how: How the attempt was told of `delivered`; `None` for a fresh start, which needs `restartable`. A
+                finish without content that the driver has held back is forgotten by it, too.
+
+        Raises:
+            ValueError: A fresh start after the caller has seen something, or a continuation of nothing.
+        """
+        if (how is None) != self.restartable:
+            msg = "something was shown: continue it" if how is None else "nothing was shown: start afresh"
+            raise ValueError(msg)
+        self._held.clear()
+        self._seen.clear()
+        self._ended.clear()
+        self._seam = None if how is None else Seam(self.delivered, exact=how is Continuation.PREFILL)
+        self._first = how is None
+
+    def feed(self, delta: Delta) -> tuple[Delta, ...]:
+        """Take in one event of the attempt.
+
+        Args:
+            delta: The event.
+
+        Returns:
+            What to pass on now, in order; events that need no change are passed on as they are.
+
+        Raises:
+            ProviderFailure: A continuation starts over in other words (category `semantic`, code `DIVERGED`). What
+                was delivered stays, nothing of the attempt has been passed on.
+        """
+        self._seen.add(delta.index)
+        if delta.index in self._ended:
+            return self._after_finish(delta)
+        if self._seam is not None:
+            return self._at_seam(self._seam, delta)
+        if not self._first:
+            delta = _roleless(delta)
+        if not delta.has_content and delta.finish_reason is None:
+            if delta.raw is None and delta.usage is None:
+                return ()
+            if not self.shown:
+                if len(self._held) < MOST_HELD:
+                    self._held.append(delta)
+                return ()
+        if self._held:
+            deltas, self._held = (*self._held, delta), []
+            return self._show(deltas)
+        return self._show((delta,))
+
+    def flush(self) -> tuple[Delta, ...]:
+        """Say that the attempt is over, well or not.
+
+        Returns:
+            Always nothing: a preamble is of no use without content, and text held at a seam looks like a repeat
+            of what the caller has. The next attempt goes on from `delivered` all the same.
+        """
+        self._held.clear()
+        return ()
+
+    # -- the parts ---------------------------------------------------------------------------------------------
+
+    def _show(self, deltas: tuple[Delta, ...]) -> tuple[Delta, ...]:
+        for delta in deltas:
+            if delta.has_content:
+                self.shown = True
+            if delta.tool_calls or delta.index:
+                self._plain = False
+            if delta.text and delta.index == 0:
+                self._delivered.append(delta.text)
+            if delta.finish_reason is not None:
+                self._ended.add(delta.index)
+        return deltas
+
+    def _after_finish(self, delta: Delta) -> tuple[Delta, ...]:
+        if delta.usage is None:
+            return ()
+        raw = delta.raw
+        if raw is not None and raw.get("choices"):
+            raw = {**raw, "choices": []}
+        bare = raw is delta.raw and not delta.has_content and delta.finish_reason is None
+        return (delta if bare else Delta(usage=delta.usage, index=delta.index, raw=raw),)
+
+    def _at_seam(self, seam: Seam, delta: Delta) -> tuple[Delta, ...]:
+        """Hold a continuation until it is known how much of it is new."""
+        if delta.has_content or delta.finish_reason is not None:
+            self._held.append(_roleless(delta))
+        fit = seam.say(delta.text)
+        if fit is Fit.OPEN and (delta.finish_reason is not None or delta.tool_calls):
+            fit = seam.finish()
+        if fit is Fit.OPEN:
+            return ()
+        held, self._held = self._held, []
+        if fit is Fit.DIVERGED:
+            raise ProviderFailure(Category.SEMANTIC, 200, detail="the continuation starts over", code=DIVERGED)
+        self._seam = None
+        return self._show(_trimmed(held, seam.trim))
+
+
+def _trimmed(deltas: list[Delta], trim: int) -> tuple[Delta, ...]:
+    """Events without the first `trim` characters of their text; those with nothing left are dropped."""
+    kept: list[Delta] = []
+    for delta in deltas:
+        cut = min(trim, len(delta.text))
+        trim -= cut
+        left = _with_text(delta, delta.text[cut:]) if cut else delta
+        if left.has_content or left.finish_reason is not None or left.usage is not None:
+            kept.append(left)
+    return tuple(kept)
+
+
+def _with_text(delta: Delta, text: str) -> Delta:
+    return replace(delta, text=text, raw=_edited(delta, {"content": text}))
+
+
+def _roleless(delta: Delta) -> Delta:
+    """An event of a continuation without its role: SDKs that add deltas up make `assistantassistant` of two."""
+    choice = _choice(delta)
+    if choice is None or "role" not in choice["delta"]:
+        return delta
+    return replace(delta, raw=_edited(delta, {"role": None}))
+
+
+def _choice(delta: Delta) -> JSON | None:
+    """The choice of the raw chunk that a delta is about, if it has one with content."""
+    for choice in (delta.raw or {}).get("choices") or ():
+        if choice.get("index", 0) == delta.index and choice.get("delta"):
+            found: JSON = choice
+            return found
+    return None
+
+
+def _edited(delta: Delta, fields: JSON) -> JSON | None:
+    """The raw chunk with other fields in its choice's delta; a field that is `None` is left out."""
+    ours = _choice(delta)
+    if delta.raw is None or ours is None:
+        return delta.raw
+    merged = {**ours["delta"], **fields}
+    body = {name: value for name, value in merged.items() if value is not None or name not in fields}
+    choices = [{**choice, "delta": body} if choice is ours else choice for choice in delta.raw["choices"]]
+    return {**delta.raw, "choices": choices}
