@@ -5,8 +5,8 @@ active model that another instance has recorded already changes nothing and coun
 
 What counts where: synthetic requests have rows, and rollups marked as such, but no part in the totals of requests,
 attempts and latency; their tokens and cost do count, for they are paid. Latency is that of requests a model was
-tried for. Requests, their attempts and their latency are filed under the minute in which the request finished, so
-the sums of a past minute do not change any more once its requests are recorded.
+tried for. Requests and their latency are filed under the minute in which the request finished, attempts under the
+minute in which the attempt did.
 
 Every table is written by one statement of many rows instead of one statement a row: each statement gives up the
 interpreter lock once, so a busy thread beside the writer delays a batch a handful of times and not once a row.
@@ -126,8 +126,8 @@ _REQUESTS = Bulk(
 )
 _ATTEMPTS = Bulk(
     "attempts",
-    "request_id n ts_ms role model status_code category duration_ms waited_ms breaker_state error "
-    "input_tokens output_tokens cost_usd usage_estimated",
+    "request_id n ts_ms manager role model status_code category duration_ms waited_ms breaker_state error "
+    "input_tokens output_tokens cost_usd usage_estimated synthetic",
 )
 _CONTENTS = Bulk("contents", "request_id ts_ms prompt_text answer_text")
 _FAILOVERS = Bulk(
@@ -382,12 +382,12 @@ class _Page:
     def _attempt(self, record: RequestRecord, attempt: AttemptRecord, synthetic: int) -> None:
         self._attempts.append(
             (
-                record.id, attempt.n, attempt.ts_ms, attempt.role, attempt.model, attempt.status_code,
+                record.id, attempt.n, attempt.ts_ms, record.manager, attempt.role, attempt.model, attempt.status_code,
                 attempt.category, attempt.duration_ms, attempt.waited_ms, attempt.breaker_state, attempt.error,
-                attempt.input_tokens, attempt.output_tokens, attempt.cost_usd, int(attempt.usage_estimated),
+                attempt.input_tokens, attempt.output_tokens, attempt.cost_usd, int(attempt.usage_estimated), synthetic,
             )
         )  # fmt: skip
-        minute = record.ts_ms // MINUTE_MS
+        minute = attempt.ts_ms // MINUTE_MS
         _add(
             self._attempt_minute,
             (record.manager, minute, attempt.role, attempt.model, attempt.category, synthetic),

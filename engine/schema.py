@@ -86,6 +86,7 @@ CREATE TABLE attempts (
     request_id TEXT NOT NULL,
     n INTEGER NOT NULL,
     ts_ms INTEGER NOT NULL,
+    manager TEXT NOT NULL,
     role TEXT NOT NULL {_one_of("role", ROLES)},
     model TEXT NOT NULL,
     status_code INTEGER,
@@ -98,8 +99,10 @@ CREATE TABLE attempts (
     output_tokens INTEGER,
     cost_usd REAL,
     usage_estimated INTEGER NOT NULL CHECK (usage_estimated IN (0, 1)),
+    synthetic INTEGER NOT NULL CHECK (synthetic IN (0, 1)),
     PRIMARY KEY (request_id, n)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX attempts_by_manager ON attempts (manager, ts_ms);
 
 CREATE TABLE contents (
     request_id TEXT PRIMARY KEY,

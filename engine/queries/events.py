@@ -87,7 +87,8 @@ _SOURCES: Mapping[EventKind, str] = {
     EventKind.AGREEMENT: """
         SELECT id, ts_ms, manager, detail FROM (
             SELECT manager || ':' || epoch AS id, ts_ms, manager, json_object('instance', instance, 'epoch', epoch,
-                'active', active, 'share', share, 'stage', stage, 'cause', cause, 'ramp_aborted', ramp_aborted) AS detail
+                'active', active, 'share', share, 'stage', stage, 'cause', cause,
+                'ramp_aborted', ramp_aborted) AS detail
             FROM agreements) WHERE true""",
     EventKind.ALERT: """
         SELECT id, ts_ms, coalesce(manager, '') AS manager, json_object('rule', rule, 'fingerprint', fingerprint,

@@ -24,8 +24,9 @@ class Agreement:
 class InstanceRow:
     """One instance with the gauges that belong to its process.
 
-    `gauges` holds `in_flight` {manager: n}, `queue` n, `breakers` {manager: {role: state}}, `epochs` {manager: n},
-    `coordinator_up` and `agreement_ms` (when the coordinator was last read, milliseconds UTC), as far as known.
+    `gauges` is what `engine.fleet.gauges.gauges_of` gives: `queue_length`, `coordinator_up`, and under `managers` per
+    manager `epoch`, `in_flight` and the breakers' states in `lines`; `agreement_ms` is when the coordinator was last
+    read, milliseconds UTC. Each is there as far as it is known.
     """
 
     instance: str

@@ -266,7 +266,7 @@ def traffic(connection: Connection, manager: str, window: Window) -> list[Traffi
 
 
 def attempts(connection: Connection, manager: str, window: Window) -> list[AttemptSum]:
-    """Attempts of the requests that finished in the window, by model and category."""
+    """Attempts that ended in the window, by model and category."""
     rows = connection.execute(
         """
         SELECT role, model, category, synthetic, sum(n), sum(duration_ms), sum(input_tokens), sum(output_tokens),
@@ -275,15 +275,13 @@ def attempts(connection: Connection, manager: str, window: Window) -> list[Attem
             SELECT role, model, category, synthetic, n, duration_ms, input_tokens, output_tokens, cost_usd
             FROM attempt_minute WHERE manager = :manager AND minute >= :first AND minute < :last
             UNION ALL
-            SELECT a.role, a.model, a.category, r.synthetic, 1, a.duration_ms, coalesce(a.input_tokens, 0),
-                coalesce(a.output_tokens, 0), coalesce(a.cost_usd, 0.0)
-            FROM requests AS r CROSS JOIN attempts AS a ON a.request_id = r.id
-            WHERE r.manager = :manager AND r.ts_ms >= :low1 AND r.ts_ms < :high1
+            SELECT role, model, category, synthetic, 1, duration_ms, coalesce(input_tokens, 0),
+                coalesce(output_tokens, 0), coalesce(cost_usd, 0.0)
+            FROM attempts WHERE manager = :manager AND ts_ms >= :low1 AND ts_ms < :high1
             UNION ALL
-            SELECT a.role, a.model, a.category, r.synthetic, 1, a.duration_ms, coalesce(a.input_tokens, 0),
-                coalesce(a.output_tokens, 0), coalesce(a.cost_usd, 0.0)
-            FROM requests AS r CROSS JOIN attempts AS a ON a.request_id = r.id
-            WHERE r.manager = :manager AND r.ts_ms >= :low2 AND r.ts_ms < :high2
+            SELECT role, model, category, synthetic, 1, duration_ms, coalesce(input_tokens, 0),
+                coalesce(output_tokens, 0), coalesce(cost_usd, 0.0)
+            FROM attempts WHERE manager = :manager AND ts_ms >= :low2 AND ts_ms < :high2
         )
         GROUP BY role, model, category, synthetic
         """,
