@@ -1,9 +1,9 @@
 """The agreement in Redis. Best effort by nature: Redis may forget a write that it acknowledged.
 
-What holds it together: a swap is one Lua script on the server; every document carries its epoch, and
-instances refuse one that goes backwards and write the later one again. Publishing is a hint only, because Redis drops messages while a
-subscriber reconnects; the watcher also looks every second. Leases of votes and members are judged by the server's
-own clock alone.
+What holds it together: a swap is one Lua script on the server; every document carries its epoch, and instances
+refuse one that goes backwards and write the later one again. Publishing is a hint only, because Redis drops
+messages while a subscriber reconnects; the watcher also looks every second. Leases of votes and members are judged
+by the server's own clock alone.
 
 All keys share one hash tag, so a Redis cluster keeps them in one slot, where scripts need them.
 """
