@@ -20,7 +20,7 @@ from sqlite_utils import Migrations
 
 from engine.sqlite import Connection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Kept in `PRAGMA user_version`; raise it with every migration, so that an older Switchgear refuses the file."""
 
 APPLICATION_ID = 0x53574752
@@ -400,6 +400,25 @@ CREATE TABLE store_meta (
 ) STRICT, WITHOUT ROWID;
 """
 
+_CANARIES = f"""
+CREATE TABLE canary_results (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    ts_ms INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    role TEXT NOT NULL {_one_of("role", ROLES)},
+    model TEXT NOT NULL,
+    canary TEXT NOT NULL CHECK (length(canary) > 0),
+    passed INTEGER NOT NULL CHECK (passed IN (0, 1)),
+    detail TEXT NOT NULL DEFAULT '' CHECK (length(detail) <= 200),
+    request_id TEXT,
+    duration_ms REAL NOT NULL
+) STRICT;
+CREATE INDEX canary_results_by_manager ON canary_results (manager, role, canary, ts_ms);
+CREATE INDEX canary_results_by_time ON canary_results (ts_ms);
+"""
+
 
 @migrations()
 def m001_tables(db: sqlite_utils.Database) -> None:
@@ -408,6 +427,13 @@ def m001_tables(db: sqlite_utils.Database) -> None:
         db.execute(statement)
     db.execute("INSERT INTO store_meta VALUES ('prompt_key', ?)", [secrets.token_hex(32)])
     db.execute("INSERT INTO store_meta VALUES ('created_ms', CAST(unixepoch('subsec') * 1000 AS TEXT))")
+
+
+@migrations()
+def m002_canary_results(db: sqlite_utils.Database) -> None:
+    """What canaries found, one row for each answer that was judged."""
+    for statement in _statements(_CANARIES):
+        db.execute(statement)
 
 
 def _statements(script: str) -> list[str]:
