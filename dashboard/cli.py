@@ -19,6 +19,12 @@ from engine.core.errors import ConfigurationError, SwitchgearError
 from engine.version import VERSION
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "up": ("dashboard.commands.up:command", "Run gateway, scheduler and dashboard together (--demo to look around)."),
+    "serve": ("dashboard.commands.serve:command", "Run gateway, control API, /metrics and scheduler."),
+    "dashboard": ("dashboard.commands.dashboard_only:command", "Run the dashboard alone."),
+    "watch": ("dashboard.commands.serve:watch_command", "Run scheduler and control API for embedded engines."),
+    "status": ("dashboard.commands.status:command", "Say what is active, since when and why."),
+    "override": ("dashboard.commands.override:command", "Pin a model by hand, or return to automatic."),
     "doctor": ("dashboard.commands.doctor:command", "Check configuration, keys, store, clocks and coordinator."),
 }
 """Every subcommand: where it is, as `module:name`, and what it does."""
@@ -111,3 +117,7 @@ def _say(message: str, code: int) -> int:
     for line in message.splitlines():
         click.echo(f"switchgear: {line}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

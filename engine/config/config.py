@@ -214,6 +214,29 @@ class Config:
         if problems:
             raise failure(self.source, problems)
 
+    def require_provider_keys(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Check before serving that every provider a manager uses has its key.
+
+        Raises:
+            ConfigurationError: A variable is not set; the message names it.
+        """
+        used = {self.models[name].provider for one in self.managers.values() for name in (one.primary, one.secondary)}
+        missing = [settings for key in sorted(used) if (settings := self.provider_settings(key, environ)).lacks_key]
+        problems = [
+            Problem(
+                f"providers.{settings.key}.api_key_env",
+                f"the environment variable {settings.api_key_env} is not set: export {settings.api_key_env}=KEY",
+            )
+            for settings in missing
+        ]
+        if problems:
+            raise failure(self.source, problems)
+
+    @property
+    def has_demo_store(self) -> bool:
+        """Whether records go to the demo's own store, which every demo makes anew."""
+        return self.is_demo and self.store.url == DEMO_STORE
+
     def as_demo(self) -> Config:
         """The same configuration on simulated providers, recording into `demo.db` unless the file names a store."""
         simulated = {key: ProviderSection(kind=ProviderKind.SIMULATED) for key in self.providers}

@@ -5,7 +5,10 @@ The gateway turns these into OpenAI's envelope; the recorder stores `code`; metr
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from engine.core.messages import Account
 
 
 class SwitchgearError(Exception):
@@ -15,6 +18,7 @@ class SwitchgearError(Exception):
         message: What happened, to which thing, and what to do.
         request_id: The id under which the record explains it.
         retry_after: Seconds after which trying again makes sense, where that is known.
+        param: The field of the request that is wrong, where it is one.
     """
 
     code: ClassVar[str] = "internal"
@@ -34,6 +38,7 @@ class SwitchgearError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
         self.param = param
+        self.account: Account | None = None
 
 
 class ConfigurationError(SwitchgearError):

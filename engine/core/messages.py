@@ -211,6 +211,60 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """How a request was handled, whether it was answered or not.
+
+    Attributes:
+        request_id: The id under which the record explains it.
+        manager: The manager's name.
+        model: Who answered or was tried last; `none` when nothing was tried.
+        role: Its role, or `none`.
+        attempts: Tries over all models.
+        failover: Cause, when another than the active model answered.
+        epoch: The agreement's epoch it was routed by.
+        overhead_us: Time spent in Switchgear, microseconds.
+    """
+
+    request_id: str
+    manager: str
+    model: str
+    role: str
+    attempts: int
+    failover: str | None
+    epoch: int
+    overhead_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a streamed answer, as its caller sees it.
+
+    Attributes:
+        text: New text, possibly empty.
+        model: Name of the model it came from.
+        role: That model's role.
+        finish_reason: Set on the chunk that ends a choice.
+        tool_calls: OpenAI-shaped tool-call deltas.
+        index: Which choice this belongs to.
+        usage: Tokens over all attempts, on the last chunk.
+        raw: The provider's chunk in OpenAI's shape, where it speaks that and nothing was trimmed.
+        account: How the request was handled so far, on the first chunk and, final, on the last.
+        reply: The whole answer with who gave it, on the last chunk.
+    """
+
+    text: str
+    model: str
+    role: Role
+    finish_reason: FinishReason | None = None
+    tool_calls: tuple[JSON, ...] = ()
+    index: int = 0
+    usage: Usage | None = None
+    raw: JSON | None = None
+    account: Account | None = None
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer a caller gets, with who gave it and why.
 

@@ -9,7 +9,7 @@
 
 Drivers run it under the manager's lock (it never blocks) and do the I/O between two yields, so the threaded
 manager, the asynchronous one, the simulation and the backtest all decide by these very lines. Closing the
-generator at any point gives back what it holds: breaker permits and send slots.
+generator at any point gives back what it holds: a breaker's permit, a send slot not used yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
 from engine.core.capability import Lack, Needs, lack, needs_of
 from engine.core.errors import SwitchgearError
-from engine.core.messages import Completion, Limits, Request, Role
+from engine.core.messages import Completion, Limits, Request, Role, Usage
 from engine.core.outcomes import (
     RULES,
     Again,
@@ -141,6 +141,7 @@ class Outcome:
         shown: Streams: True once content has reached the caller.
         resumable: Streams: True when what was shown is plain text that another model can go on with.
         past_deadline: True when the caller's own deadline cut the attempt.
+        usage: Tokens this attempt spent although it gave no completion (a broken stream), estimated where need be.
     """
 
     category: Category
@@ -152,6 +153,12 @@ class Outcome:
     shown: bool = False
     resumable: bool = False
     past_deadline: bool = False
+    usage: Usage | None = None
+
+    @property
+    def spent(self) -> Usage | None:
+        """Tokens of this attempt, `None` when it spent none that anybody knows of."""
+        return self.completion.usage if self.completion is not None else self.usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +218,7 @@ _PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
 Effects = Generator["Attempt | Wait | Emit", "Outcome | float | None", Verdict]
 
 
-def plan(
-    asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: float
-) -> Effects:
+def plan(asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: float) -> Effects:
     """Decide a request's life.
 
     Args:
@@ -265,15 +270,10 @@ class _Life:
             other = hops[index + 1] if index + 1 < len(hops) else None
             if (yield from self._hop(hop, other)):
                 return self.verdict
-        if (
-            not self.verdict.tried
-            and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY
-        ):
+        if not self.verdict.tried and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY:
             if (yield from self._try_anyway(hops)):
                 return self.verdict
-        self.verdict.error = error_of(
-            self.refusals, self.verdict, self.asked, self.now, broken=self.shown
-        )
+        self.verdict.error = error_of(self.refusals, self.verdict, self.asked, self.now, broken=self.shown)
         return self.verdict
 
     def _may_move(self) -> bool:
@@ -281,17 +281,10 @@ class _Life:
         last = self.refusals[-1]
         if self.now >= self.asked.deadline or last.final:
             return False
-        if (
-            last.role is not self.verdict.active
-            and last.category is not Category.CONTENT_FILTER
-            and not self.shown
-        ):
+        if last.role is not self.verdict.active and last.category is not Category.CONTENT_FILTER and not self.shown:
             return True
         if self.shown:
-            return (
-                self.resumable
-                and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
-            )
+            return self.resumable and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
         if last.category is None:
             return True
         rule = RULES[last.category]
@@ -303,9 +296,7 @@ class _Life:
             return self.policy.on_content_filter is OnContentFilter.ROUTE
         return last.may_spill
 
-    def _hop(
-        self, hop: Hop, other: Hop | None
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+    def _hop(self, hop: Hop, other: Hop | None) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
         """Try one model, with its retries. True when the request is over."""
         line = self.board.lines[hop.role]
         refused = self._cannot(line)
@@ -315,51 +306,42 @@ class _Life:
         tries = 0
         continuation = self._continuation(line)
         while True:
-            slot = yield from self._slot(line, other)
-            if slot is None:
-                return False
+            slot = None
+            if not self._shut(line):
+                slot = yield from self._slot(line, other)
+                if slot is None:
+                    return False
             answer, moved = line.breaker.ask(self.now, self.rng())
             yield from self._emit(hop.role, moved)
             if isinstance(answer, Denied):
-                line.throttle.release(slot)
-                self._refuse(
-                    Refused(
-                        hop.role,
-                        Cause.BREAKER_OPEN,
-                        retry_at=answer.retry_at,
-                        reason=answer.reason,
-                    )
-                )
+                if slot is not None:
+                    line.throttle.release(slot)
+                retry_at = answer.retry_at or self.board.force_ends(hop.role)
+                self._refuse(Refused(hop.role, Cause.BREAKER_OPEN, retry_at=retry_at, reason=answer.reason))
                 return False
             tries += 1
-            outcome = yield from self._attempt(line, hop, answer, slot, continuation)
+            outcome = yield from self._attempt(line, hop, answer, continuation)
             if outcome.category is Category.OK:
                 self._answered(hop)
                 return True
             refused = Refused.after(hop.role, outcome)
-            if (
-                continuation is Continuation.PREFILL
-                and outcome.category is Category.INVALID_REQUEST
-            ):
+            if continuation is Continuation.PREFILL and outcome.category is Category.INVALID_REQUEST:
                 continuation = Continuation.HISTORY
                 continue
             again = yield from self._again(line, outcome, tries)
             if not again:
-                self._refuse(
-                    self._spilling(
-                        refused.until(line.throttle.blocked_until(self.now)), other
-                    )
-                )
+                self._refuse(self._spilling(refused.until(line.throttle.blocked_until(self.now)), other))
                 return False
+
+    def _shut(self, line: Line) -> bool:
+        """Whether the breaker is sure to deny, so that waiting for a send slot would be for nothing."""
+        retry_at = line.breaker.retry_at
+        return line.breaker.state is BreakerState.FORCED_OPEN or (retry_at is not None and self.now < retry_at)
 
     def _continuation(self, line: Line) -> Continuation | None:
         if not self.shown:
             return None
-        return (
-            Continuation.PREFILL
-            if "prefill" in line.model.capabilities
-            else Continuation.HISTORY
-        )
+        return Continuation.PREFILL if "prefill" in line.model.capabilities else Continuation.HISTORY
 
     # -- before an attempt -------------------------------------------------------------------------------------
 
@@ -369,9 +351,7 @@ class _Life:
         if missing is not None:
             only_length = missing.too_long and not missing.features
             cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
-            return Refused(
-                line.role, cause, reason=missing.reason, missing=missing.features
-            )
+            return Refused(line.role, cause, reason=missing.reason, missing=missing.features)
         refused = line.unavailable(self.now)
         if refused is not None:
             reason = f"{line.model.name}: {refused.category.replace('_', ' ')}"
@@ -415,50 +395,32 @@ class _Life:
 
     def _spilling(self, refused: Refused, other: Hop | None) -> Refused:
         """Decide by `on_rate_limit` whether demand over a limit may go to the other model."""
-        if (
-            refused.category is not Category.RATE_LIMITED
-            or other is None
-            or refused.role is not self.verdict.active
-        ):
+        if refused.category is not Category.RATE_LIMITED or other is None or refused.role is not self.verdict.active:
             return refused
         if self.policy.on_rate_limit is OnRateLimit.FAILOVER:
             return refused.spilled()
-        if self.policy.on_rate_limit is OnRateLimit.SHED or not self._takes_spill(
-            self.board.lines[other.role]
-        ):
+        if self.policy.on_rate_limit is OnRateLimit.SHED or not self._takes_spill(self.board.lines[other.role]):
             return refused
-        return (
-            refused.spilled()
-            if self.board.spill.take(self.now, self.board.instances)
-            else refused
-        )
+        return refused.spilled() if self.board.spill.take(self.now, self.board.instances) else refused
 
     def _takes_spill(self, line: Line) -> bool:
         """Whether the other model could serve a spilled request right now, so that none of the share is wasted."""
         blocked = line.throttle.blocked_until(self.now)
         return (
-            line.breaker.state in _PASSING
-            and (blocked is None or blocked <= self.now)
-            and self._cannot(line) is None
+            line.breaker.state in _PASSING and (blocked is None or blocked <= self.now) and self._cannot(line) is None
         )
 
-    def _try_anyway(
-        self, hops: tuple[Hop, ...]
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+    def _try_anyway(self, hops: tuple[Hop, ...]) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
         """Both breakers are open and the policy prefers a doubtful answer: one attempt, drawn on the retry budget."""
-        denied = [
-            refused for refused in self.refusals if refused.cause is Cause.BREAKER_OPEN
-        ]
+        denied = [refused for refused in self.refusals if refused.cause is Cause.BREAKER_OPEN]
         for hop in hops:
             line = self.board.lines[hop.role]
-            if not any(
-                refused.role is hop.role for refused in denied
-            ) or not line.budget.withdraw(self.now):
+            if not any(refused.role is hop.role for refused in denied) or not line.budget.withdraw(self.now):
                 continue
             slot = yield from self._slot(line, None)
             if slot is None:
                 continue
-            outcome = yield from self._attempt(line, hop, None, slot, None)
+            outcome = yield from self._attempt(line, hop, None, None)
             if outcome.category is Category.OK:
                 self._answered(hop)
                 return True
@@ -473,7 +435,6 @@ class _Life:
         line: Line,
         hop: Hop,
         permit: Permit | None,
-        slot: Slot,
         continuation: Continuation | None,
     ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, Outcome]:
         board, verdict = self.board, self.verdict
@@ -499,7 +460,6 @@ class _Life:
         try:
             outcome = yield attempt
         except BaseException:
-            line.throttle.release(slot)
             if permit is not None:
                 line.breaker.report(
                     permit,
@@ -543,15 +503,9 @@ class _Life:
         category, failure = outcome.category, outcome.failure
         rule = RULES[category]
         effect = rule.breaker
-        if outcome.past_deadline or (
-            category is Category.TIMEOUT and attempt.shortened
-        ):
+        if outcome.past_deadline or (category is Category.TIMEOUT and attempt.shortened):
             effect = Effect.NEUTRAL
-        judged = (
-            (outcome.ttft if self.asked.streamed else outcome.duration)
-            if effect is Effect.OK
-            else None
-        )
+        judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
         if permit is not None:
             moved = line.breaker.report(
                 permit,
@@ -570,9 +524,7 @@ class _Life:
             line.throttle.sent_ok(self.now)
             line.accept()
             if outcome.completion is not None:
-                line.calibration.learn(
-                    self.needs.input_tokens, outcome.completion.usage.input_tokens
-                )
+                line.calibration.learn(self.needs.input_tokens, outcome.completion.usage.input_tokens)
         elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
             refused = line.refuse(category, self.now, retry_after)
             yield Emit(ModelRefused(line.role, category, refused.until))
@@ -581,9 +533,7 @@ class _Life:
         if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL:
             self.board.sample(ok=effect is Effect.OK, now=self.now)
             if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
-                tripped = line.breaker.trip(
-                    self.now, self.rng(), "probe failed", self.asked.request.id
-                )
+                tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)
                 yield from self._emit(line.role, tripped)
 
     def _again(
@@ -592,37 +542,24 @@ class _Life:
         """Whether the same model is asked once more; waits out the backoff."""
         again = RULES[outcome.category].again
         probe = self.verdict.tried[-1].attempt.probe
-        spent = (
-            tries >= self.policy.retry.attempts
-            or self.shown
-            or probe
-            or outcome.past_deadline
-        )
+        spent = tries >= self.policy.retry.attempts or self.shown or probe or outcome.past_deadline
         if again is Again.NEVER or spent or line.breaker.state not in _PASSING:
             return False
-        retry_after = (
-            outcome.failure.retry_after if outcome.failure is not None else None
-        )
+        retry_after = outcome.failure.retry_after if outcome.failure is not None else None
         pause = full_jitter(self.policy.retry, tries, self.rng())
         if again is Again.AFTER_GATE:
-            pause = max(
-                0.0, (line.throttle.blocked_until(self.now) or self.now) - self.now
-            )
+            pause = max(0.0, (line.throttle.blocked_until(self.now) or self.now) - self.now)
             if pause > self.patience:
                 return False
         elif retry_after is not None:
             pause = max(pause, retry_after + 1.0)
-        if self.now + pause >= self.asked.deadline or not line.budget.withdraw(
-            self.now
-        ):
+        if self.now + pause >= self.asked.deadline or not line.budget.withdraw(self.now):
             return False
         if again is Again.BACKOFF:
             yield from self._wait(self.now + pause, "backoff")
         return True
 
-    def _wait(
-        self, until: float, why: str
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _wait(self, until: float, why: str) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
         before = self.now
         woken = yield Wait(until, why)
         assert isinstance(woken, float)
@@ -636,15 +573,11 @@ class _Life:
         if self.why is None and refused.role is self.verdict.active:
             self.why = refused.cause
 
-    def _note_move(
-        self, hop: Hop
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _note_move(self, hop: Hop) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
         """Say so when the request goes to another than the active model, unless it is a probe or a ramp's share."""
         if hop.role is self.verdict.active or hop.cause is not None or self.why is None:
             return
-        last = next(
-            refused for refused in self.refusals if refused.role is self.verdict.active
-        )
+        last = next(refused for refused in self.refusals if refused.role is self.verdict.active)
         evidence: dict[str, object] = {"reason": last.reason}
         yield Emit(RequestMoved(self.verdict.active, hop.role, self.why, evidence))
 

@@ -31,10 +31,7 @@ PERMIT_MARGIN = 30.0
 """Seconds past a call's total deadline after which its permit counts as lost."""
 
 FORCED: Mapping[str, BreakerState] = MappingProxyType(
-    {
-        str(state): state
-        for state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)
-    }
+    {str(state): state for state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)}
 )
 
 
@@ -57,9 +54,7 @@ class Line:
     def __init__(self, role: Role, policy: ManagerPolicy) -> None:
         self.role = role
         self.model: ModelFacts = policy.model(role)
-        self.breaker = Breaker(
-            policy.breaker, self.model.timeouts.total + PERMIT_MARGIN
-        )
+        self.breaker = Breaker(policy.breaker, self.model.timeouts.total + PERMIT_MARGIN)
         self.throttle = Throttle(self.model.requests_per_minute)
         self.budget = RetryBudget(policy.retry.budget, policy.retry.budget_floor)
         self.calibration = Calibration()
@@ -72,13 +67,9 @@ class Line:
             self._unavailable = found = None
         return found
 
-    def refuse(
-        self, category: Category, now: float, retry_after: float | None
-    ) -> Unavailable:
+    def refuse(self, category: Category, now: float, retry_after: float | None) -> Unavailable:
         """The model said that it serves nobody for a while; a later time never shortens."""
-        until = now + (
-            retry_after if retry_after is not None else UNAVAILABLE_FOR[category]
-        )
+        until = now + (retry_after if retry_after is not None else UNAVAILABLE_FOR[category])
         if self._unavailable is not None:
             until = max(until, self._unavailable.until)
         self._unavailable = Unavailable(category, until)
@@ -92,9 +83,7 @@ class Line:
         """What this instance votes about the model: only vote-eligible calls, never an operator's force."""
         seen = self.breaker.snapshot(now)
         if seen.state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
-            return Opinion(
-                Verdict.DOWN, seen.vote_samples, seen.vote_failures, str(seen.state)
-            )
+            return Opinion(Verdict.DOWN, seen.vote_samples, seen.vote_failures, str(seen.state))
         if seen.state is BreakerState.CLOSED and seen.vote_samples > 0:
             return Opinion(Verdict.UP, seen.vote_samples, seen.vote_failures)
         return Opinion()
@@ -175,9 +164,7 @@ class Switchboard:
             self._last_probe, self._patience = now, 2 * self.policy.recovery.stage_for
         return Adoption(previous, document, self._apply_forces(previous, now))
 
-    def _apply_forces(
-        self, previous: Document, now: float
-    ) -> tuple[tuple[Role, Transition], ...]:
+    def _apply_forces(self, previous: Document, now: float) -> tuple[tuple[Role, Transition], ...]:
         moved: list[tuple[Role, Transition]] = []
         for role, line in self.lines.items():
             force = self.document.forced.get(role)
@@ -185,10 +172,7 @@ class Switchboard:
                 continue
             reason = f"forced by {force.by}: {force.reason}" if force else "force ended"
             state = FORCED[force.state] if force else None
-            moved += (
-                (role, transition)
-                for transition in line.breaker.force(state, now, reason)
-            )
+            moved += ((role, transition) for transition in line.breaker.force(state, now, reason))
             if force:
                 self._forced_seen[role] = now
         return tuple(moved)
@@ -198,14 +182,15 @@ class Switchboard:
         pin = self.document.override
         return pin if pin is not None and now < self.override_seen + pin.ttl else None
 
+    def force_ends(self, role: Role) -> float | None:
+        """When a role's forced breaker is left to itself again, monotonic seconds; `None` when it is not forced."""
+        force = self.document.forced.get(role)
+        return None if force is None else self._forced_seen.get(role, self.document_seen) + force.ttl
+
     def forces_ended(self, now: float) -> tuple[str, ...]:
         """Roles whose forced breaker has outlived its time."""
         forced = self.document.forced.items()
-        return tuple(
-            role
-            for role, force in forced
-            if now >= self._forced_seen.get(role, now) + force.ttl
-        )
+        return tuple(role for role, force in forced if now >= self._forced_seen.get(role, now) + force.ttl)
 
     @property
     def hold_until(self) -> float:
@@ -224,9 +209,7 @@ class Switchboard:
         document = self.document
         pin = self.override(now)
         if pin is not None:
-            return (
-                (Hop(pin.role),) if pin.strict else (Hop(pin.role), Hop(pin.role.other))
-            )
+            return (Hop(pin.role),) if pin.strict else (Hop(pin.role), Hop(pin.role.other))
         if document.active is Role.PRIMARY:
             return (Hop(Role.PRIMARY), Hop(Role.SECONDARY))
         if document.stage is not None and in_share(key, document.ramp, document.share):
@@ -243,26 +226,15 @@ class Switchboard:
     def probe_due_at(self, now: float) -> float | None:
         """When primary is to be tested next; `None` while no way back is being looked for."""
         document = self.document
-        if (
-            document.active is Role.PRIMARY
-            or document.stage is not None
-            or self.override(now) is not None
-        ):
+        if document.active is Role.PRIMARY or document.stage is not None or self.override(now) is not None:
             return None
         line = self.lines[Role.PRIMARY]
         state = line.breaker.state
         if state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED):
             return None
-        if (
-            self.gate.ready(now)
-            or line.breaker.snapshot(now).outstanding >= self.policy.breaker.probes
-        ):
+        if self.gate.ready(now) or line.breaker.snapshot(now).outstanding >= self.policy.breaker.probes:
             return None
-        earliest = (
-            now
-            if self.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN
-            else self.hold_until
-        )
+        earliest = now if self.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN else self.hold_until
         if line.breaker.retry_at is not None:
             earliest = max(earliest, line.breaker.retry_at)
         refused = line.unavailable(now)
@@ -277,11 +249,7 @@ class Switchboard:
             return False
         if document.stage is None:
             due = self.probe_due_at(now)
-            return (
-                due is not None
-                and now >= due
-                and now >= max(self._last_probe, self.hold_until) + self._patience
-            )
+            return due is not None and now >= due and now >= max(self._last_probe, self.hold_until) + self._patience
         enough = self._samples.ok >= recovery.stage_samples
         return not enough and now >= self._last_probe + self._patience
 
@@ -290,11 +258,7 @@ class Switchboard:
         recovery = self.policy.recovery
         self.gate.started(now)
         self._last_probe = now
-        self._patience = (
-            recovery.stage_for / recovery.stage_samples
-            if synthetic
-            else 2 * recovery.stage_for
-        )
+        self._patience = recovery.stage_for / recovery.stage_samples if synthetic else 2 * recovery.stage_for
 
     def sample(self, *, ok: bool, now: float) -> None:
         """Count one vote-eligible call on primary towards the way back."""
@@ -326,8 +290,4 @@ class Switchboard:
 
     def tick(self, now: float, rand: float) -> tuple[tuple[Role, Transition], ...]:
         """Housekeeping between requests: permits that never came back."""
-        return tuple(
-            (role, moved)
-            for role, line in self.lines.items()
-            for moved in line.breaker.tick(now, rand)
-        )
+        return tuple((role, moved) for role, line in self.lines.items() for moved in line.breaker.tick(now, rand))

@@ -1,0 +1,119 @@
+"""`switchgear status`: what is active, since when and why, from the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dashboard.commands.options import config_option, json_option
+from dashboard.serving import configured
+from engine.durations import describe
+from engine.overview import overview
+from engine.store import Store
+
+_STATES = {
+    "closed": ("●", "green"),
+    "half_open": ("◐", "yellow"),
+    "open": ("○", "red"),
+    "forced_open": ("⊘", "magenta"),
+    "forced_closed": ("⊙", "magenta"),
+}
+
+
+@click.command("status")
+@config_option
+@json_option
+def command(config_path: Path | None, as_json: bool) -> None:
+    """Say what is active, since when and why; breakers, override, instances."""
+    config = configured(config_path)
+    seen = overview(config, Store(config.store_path).open())
+    if as_json:
+        click.echo(json.dumps(seen, indent=2))
+        return
+    console = Console(highlight=False)
+    for name, manager in seen["managers"].items():
+        console.print(_manager(name, manager, seen["at_ms"]))
+    console.print(_instances(seen))
+
+
+def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:
+    role, model = manager["active_role"], manager["active_model"]
+    colour = "green" if role == "primary" else "yellow"
+    headline = Text.assemble(
+        (name, "bold"), "  serving from ", (str(role), f"bold {colour}"), f" ({model})", _since(manager, now)
+    )
+    lines: list[Any] = [headline]
+    share = manager["primary_traffic_ratio"]
+    if role == "secondary" and share:
+        lines.append(Padding(f"ramping back: {share:.0%} of traffic on primary", (0, 2)))
+    if manager["override"]:
+        lines.append(Padding(Text(_pin(manager["override"], now), style="magenta"), (0, 2)))
+    lines.append(Padding(_breakers(manager), (0, 2)))
+    lines.append(Padding(Text(_traffic(manager, now), style="dim"), (0, 2)))
+    return Group(*lines)
+
+
+def _since(manager: Mapping[str, Any], now: int) -> str:
+    since = manager["since_ms"]
+    if since is None:
+        return ", nothing recorded yet"
+    return f" for {describe((now - since) / 1000)}, cause: {manager['cause']} (epoch {manager['epoch']})"
+
+
+def _pin(pin: Mapping[str, Any], now: int) -> str:
+    left = describe(max(0, pin["expires_ms"] - now) / 1000)
+    strict = ", strict" if pin["strict"] else ""
+    return f"pinned to {pin['role']} by {pin['by']}{strict}, {left} left: {pin['reason']}"
+
+
+def _breakers(manager: Mapping[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for role, said in manager["breakers"].items():
+        cell = Text()
+        for number, line in enumerate(said):
+            mark, colour = _STATES[line["state"]]
+            cell.append("  " if number else "").append(f"{mark} {line['state']}", style=colour)
+            if line["state"] == "open":
+                due = line["retry_in"]
+                cell.append(", probe due" if line["probe_due"] else f", probe in {describe(due or 0)}")
+        if not said:
+            cell.append("no instance is running", style="dim")
+        table.add_row(Text(f"{role} breaker", style="dim"), Text(manager["models"][role]), cell)
+    return table
+
+
+def _traffic(manager: Mapping[str, Any], now: int) -> str:
+    if not manager["requests"]:
+        last = manager["last_request_ms"]
+        return "no request in 5 min" + (f"; the last {describe((now - last) / 1000)} ago" if last else "")
+    rate, p95 = manager["error_rate"], manager["p95_seconds"]
+    parts = [f"{manager['requests']} requests in 5 min"]
+    if rate is not None:
+        parts.append(f"{1 - rate:.1%} answered")
+    if p95 is not None:
+        parts.append(f"p95 {p95:.2f} s")
+    if manager["secondary_share"] is not None:
+        parts.append(f"{manager['secondary_share']:.0%} by secondary")
+    return ", ".join(parts)
+
+
+def _instances(seen: Mapping[str, Any]) -> Text:
+    rows = seen["instances"]
+    if not rows:
+        return Text("no instance is running on this store", style="dim")
+    text = Text(f"{len(rows)} instance{'s' if len(rows) > 1 else ''}: ", style="dim")
+    text.append(", ".join(row["instance"] for row in rows))
+    for row in rows:
+        if row["trouble"]:
+            text.append(f"\n  {row['instance']}: {row['trouble']}", style="red")
+    at = datetime.fromtimestamp(seen["at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return text.append(f"   {at}", style="dim")

@@ -1,0 +1,343 @@
+"""One manager in one process: its switchboard under a lock, and the flights of its requests.
+
+A `Flight` is one request between a driver and the plan. The driver asks it for the next step, does the I/O, and
+tells it what came of it; the flight keeps the lock, the clock and the books. So drivers hold nothing but I/O, and
+the threaded manager, the asynchronous one and the simulation keep exactly the same books.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from engine.clock import Clock, SystemClock
+from engine.core.agreement import Document, Vote
+from engine.core.breaker import Transition
+from engine.core.capability import Needs, needs_of
+from engine.core.continuation import continue_with
+from engine.core.errors import InvalidRequest, Overloaded
+from engine.core.events import BreakerRecord, Record
+from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role
+from engine.core.plan import (
+    Attempt,
+    BreakerMoved,
+    Effects,
+    Emit,
+    ModelRefused,
+    Outcome,
+    PlanRequest,
+    RequestMoved,
+    Verdict,
+    Wait,
+    plan,
+)
+from engine.core.policy import ManagerPolicy
+from engine.core.switchboard import Adoption, Line, Switchboard
+from engine.ids import new_id
+from engine.providers.base import Provider
+from engine.recording import Landed, request_record
+from engine.tickets import Ticket
+from engine.validation import Validator, check_schema
+
+QUEUE_RETRY_AFTER = 1.0
+"""Seconds; the recorder empties a full queue in far less once the store takes records again."""
+
+Step = Attempt | Wait | Verdict
+
+
+class Sink(Protocol):
+    """Where records go: the recorder, or a simulated world's."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the queue takes no further request."""
+        ...
+
+    def submit(self, records: Sequence[Record]) -> Ticket:
+        """Hand records over; never blocks, never drops."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this process is to the fleet.
+
+    Attributes:
+        instance: Unique name of this process.
+        host: The machine; a host has one vote.
+    """
+
+    instance: str
+    host: str
+
+
+class Exchange:
+    """One manager in one process.
+
+    Args:
+        policy: The manager's settings.
+        identity: Who this process is.
+        sink: Where finished requests and transitions are recorded.
+        providers: Providers by their name in the configuration.
+        clock: Where time comes from.
+        rng: Where random numbers come from.
+        validators: Callables that may reject an answer.
+        on_event: Called with the manager's name when a breaker moved, outside the lock.
+    """
+
+    def __init__(
+        self,
+        policy: ManagerPolicy,
+        *,
+        identity: Identity,
+        sink: Sink,
+        providers: Mapping[str, Provider],
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        validators: Sequence[Validator] = (),
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        self.policy = policy
+        self.identity = identity
+        self.sink = sink
+        self.providers = providers
+        self.clock = clock or SystemClock()
+        self.validators = tuple(validators)
+        self.on_event = on_event
+        self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
+        self.lock = threading.Lock()
+        self.board = Switchboard(policy, self.clock.monotonic())
+        self.in_flight = 0
+
+    @property
+    def name(self) -> str:
+        """The manager's name."""
+        return self.policy.name
+
+    def provider(self, line: Line) -> Provider:
+        """Who serves a line's model."""
+        return self.providers[line.model.provider]
+
+    def begin(
+        self, prompt: str | Sequence[JSON] | Request, *, streamed: bool = False, only: Role | None = None
+    ) -> Flight:
+        """Take a request on.
+
+        Args:
+            prompt: A string, messages, or a request.
+            streamed: Whether the caller streams.
+            only: Ask this role and no other: synthetic probes and canaries.
+
+        Raises:
+            Overloaded: The record queue is full, because the store does not take records.
+        """
+        request = Request.of(prompt)
+        if not request.id:
+            request = replace(request, id=new_id())
+        if self.sink.full:
+            msg = "the record queue is full because the store is not keeping up; try again later"
+            raise Overloaded(msg, request_id=request.id, retry_after=QUEUE_RETRY_AFTER)
+        return Flight(self, request, streamed=streamed, only=only)
+
+    # -- what the fleet agent asks for, under the lock ---------------------------------------------------------
+
+    def adopt(self, document: Document) -> Adoption | None:
+        """Take over a newer agreement; forced breakers are recorded."""
+        with self.lock:
+            adoption = self.board.adopt(document, self.clock.monotonic())
+        if adoption is not None:
+            self._record_moves(adoption.transitions)
+        return adoption
+
+    def vote(self) -> Vote:
+        """This instance's opinion, and housekeeping with it."""
+        with self.lock:
+            now = self.clock.monotonic()
+            moved = self.board.tick(now, self.random())
+            vote = self.board.vote(self.identity.instance, self.identity.host, now)
+        self._record_moves(moved)
+        return vote
+
+    def trip(self, role: Role, reason: str, request_id: str = "") -> None:
+        """Open a breaker on an outside finding, such as a failed canary."""
+        with self.lock:
+            moved = self.board.lines[role].breaker.trip(self.clock.monotonic(), self.random(), reason, request_id)
+        self._record_moves(tuple((role, transition) for transition in moved))
+
+    def _record_moves(self, moved: Sequence[tuple[Role, Transition]]) -> None:
+        if moved:
+            self.sink.submit([self.breaker_record(role, transition) for role, transition in moved])
+            self.poke()
+
+    def poke(self) -> None:
+        """Tell the agent that there may be something to agree on."""
+        if self.on_event is not None:
+            self.on_event(self.name)
+
+    def breaker_record(self, role: Role, transition: Transition) -> BreakerRecord:
+        """A transition as the record keeps it."""
+        return BreakerRecord(
+            id=new_id(),
+            ts_ms=self.clock.wall_ms(),
+            manager=self.name,
+            instance=self.identity.instance,
+            role=role,
+            model=self.policy.model(role).name,
+            from_state=transition.from_state,
+            to_state=transition.to_state,
+            reason=transition.reason,
+            evidence=transition.evidence,
+        )
+
+
+class Flight:
+    """One request between its driver and its plan.
+
+    Args:
+        exchange: The manager.
+        request: The request, with its id.
+        streamed: Whether the caller streams.
+        only: Ask this role and no other.
+    """
+
+    def __init__(self, exchange: Exchange, request: Request, *, streamed: bool, only: Role | None = None) -> None:
+        self.exchange = exchange
+        self.request = request
+        self.streamed = streamed
+        self.started = exchange.clock.monotonic()
+        self.deadline = self.started + exchange.policy.timeouts.total
+        self.first_content: float | None = None
+        self.moved: RequestMoved | None = None
+        self.refused: list[ModelRefused] = []
+        self.board_epoch = exchange.board.document.epoch
+        self._external = 0.0
+        self._stepped = self.started
+        self._over = False
+        self._effects: Effects = plan(
+            PlanRequest(request, streamed, self.deadline, only), exchange.board, exchange.random, self.started
+        )
+        exchange.in_flight += 1
+
+    @property
+    def needs(self) -> Needs:
+        """What the request needs of a model."""
+        return needs_of(self.request)
+
+    def start(self) -> Step:
+        """The first thing to do."""
+        try:
+            check_schema(self.request, self.exchange.policy)
+        except InvalidRequest as error:
+            error.request_id = self.request.id
+            self.abandon()
+            board = self.exchange.board
+            return Verdict(board.document.active, board.document.epoch, self.needs, error=error)
+        return self._advance(None)
+
+    def resume(self, outcome: Outcome | float) -> Step:
+        """Tell what came of the last step, and get the next."""
+        now = outcome if isinstance(outcome, float) else outcome.now
+        self._external += now - self._stepped
+        return self._advance(outcome)
+
+    def _advance(self, answer: Outcome | float | None) -> Step:
+        exchange = self.exchange
+        records: list[Record] = []
+        try:
+            with exchange.lock:
+                effect = self._effects.send(answer)
+                while isinstance(effect, Emit):
+                    self._note(effect, records)
+                    effect = self._effects.send(None)
+                return effect
+        except StopIteration as end:
+            self._leave()
+            verdict: Verdict = end.value
+            return verdict
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            if records:
+                exchange.sink.submit(records)
+                exchange.poke()
+            self._stepped = exchange.clock.monotonic()
+
+    def _note(self, effect: Emit, records: list[Record]) -> None:
+        event = effect.event
+        if isinstance(event, BreakerMoved):
+            records.append(self.exchange.breaker_record(event.role, event.transition))
+        elif isinstance(event, RequestMoved):
+            self.moved = event
+        else:
+            self.refused.append(event)
+
+    def abandon(self) -> None:
+        """Give back what the plan holds, because something of ours or the caller's own code failed."""
+        with self.exchange.lock:
+            self._effects.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._over:
+            self._over = True
+            self.exchange.in_flight -= 1
+
+    # -- what a driver needs for an attempt --------------------------------------------------------------------
+
+    def call(self, attempt: Attempt, delivered: str = "") -> Call:
+        """The provider's view of an attempt; `delivered` is the text the caller has already got."""
+        request, prefill = self.request, ""
+        if attempt.continuation is not None:
+            request, prefill = continue_with(request, delivered, attempt.continuation)
+        return Call(request, attempt.line.model.name, attempt.limits, prefill, attempt.n)
+
+    def provisional(self, attempt: Attempt, completion: Completion) -> Reply:
+        """The reply a validator looks at."""
+        return Reply(
+            text=completion.text,
+            model=attempt.line.model.name,
+            role=attempt.role,
+            attempts=attempt.n,
+            usage=completion.usage,
+            request_id=self.request.id,
+            finish_reason=completion.finish_reason,
+            tool_calls=completion.tool_calls,
+            epoch=self.board_epoch,
+            raw=completion.raw,
+        )
+
+    def opening(self, attempt: Attempt) -> Account:
+        """How the request was handled up to the first content of a stream."""
+        moved = self.moved
+        return Account(
+            request_id=self.request.id,
+            manager=self.exchange.name,
+            model=attempt.line.model.name,
+            role=attempt.role,
+            attempts=attempt.n,
+            failover=str(moved.cause) if moved is not None and moved.to_role is attempt.role else None,
+            epoch=self.board_epoch,
+            overhead_us=round((self.exchange.clock.monotonic() - self.started - self._external) * 1e6),
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
+        """Write the request into the books.
+
+        Args:
+            verdict: What the plan decided.
+
+        Returns:
+            What the caller gets, and the ticket of its record: under durability `commit` wait for that first.
+        """
+        exchange = self.exchange
+        now = exchange.clock.monotonic()
+        overhead = max(0.0, now - self.started - self._external)
+        landed = Landed.of(verdict, self.request, exchange.policy, overhead_us=round(overhead * 1e6))
+        record = request_record(self, verdict, landed, now, exchange.clock.wall_ms())
+        return landed, exchange.sink.submit((record,))

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway: `/v1`, metrics, health and the control API over one process's managers."""

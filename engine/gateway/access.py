@@ -1,0 +1,85 @@
+"""Who may call what: API keys for `/v1`, operator and viewer keys for the control API, loopback where there are none."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from engine.config import Config, NamedKey, is_loopback
+from engine.control import Actor, Rank
+from engine.core.errors import Unauthorized
+
+LOOPBACK: Final = Actor("loopback", Rank.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The keys of one configuration.
+
+    Attributes:
+        callers: Keys for `/v1`.
+        operators: Named keys that may act.
+        viewers: Named keys that may look.
+    """
+
+    callers: tuple[str, ...]
+    operators: tuple[NamedKey, ...]
+    viewers: tuple[NamedKey, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Access:
+        """Read the keys from the environment variables that the configuration names."""
+        return cls(tuple(config.api_keys()), tuple(config.operator_keys()), tuple(config.viewer_keys()))
+
+    def admit(self, authorization: str | None) -> None:
+        """Let a caller of `/v1` in.
+
+        Args:
+            authorization: The header's value.
+
+        Raises:
+            Unauthorized: Keys are set and this is none of them.
+        """
+        if self.callers and not _known(bearer(authorization), self.callers):
+            msg = "a key is required: send `Authorization: Bearer KEY` with one of this gateway's API keys"
+            raise Unauthorized(msg)
+
+    def actor(self, connection: HTTPConnection) -> Actor:
+        """Who calls the control API.
+
+        Without keys a loopback caller with a loopback `Host` is an operator; that keeps a page of another site, which
+        cannot choose the header, from acting through somebody's browser.
+
+        Raises:
+            Unauthorized: Nobody we know.
+        """
+        key = bearer(connection.headers.get("authorization"))
+        for named, rank in ((self.operators, Rank.OPERATOR), (self.viewers, Rank.VIEWER)):
+            found = [one for one in named if hmac.compare_digest(one.key.encode(), key.encode())]
+            if found:
+                return Actor(found[0].name, rank)
+        if not self.operators and not self.viewers and _local(connection):
+            return LOOPBACK
+        msg = "an operator or viewer key is required: send `Authorization: Bearer KEY`"
+        raise Unauthorized(msg)
+
+
+def bearer(authorization: str | None) -> str:
+    """The key of an `Authorization: Bearer KEY` header, empty when there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _known(key: str, keys: Sequence[str]) -> bool:
+    """Compare with every key in constant time, so that time tells nothing."""
+    return any([hmac.compare_digest(key.encode(), known.encode()) for known in keys])
+
+
+def _local(connection: HTTPConnection) -> bool:
+    client, host = connection.client, connection.headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return client is not None and is_loopback(client.host) and is_loopback(name.strip("[]") or "-")

@@ -1,0 +1,218 @@
+"""`POST /v1/chat/completions`, as plain ASGI: the hot path, streaming and not.
+
+A caller who goes away is noticed while the model works: the request's task is cancelled, the provider's connection
+closes, and the request is recorded as cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from engine.async_manager import AsyncDualModelManager
+from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, SwitchgearError, UnknownManager
+from engine.core.messages import Account, Chunk
+from engine.gateway.access import Access
+from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
+
+log = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+SSE_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before the body was whole."""
+
+
+class ChatCompletions:
+    """The endpoint.
+
+    Args:
+        managers: The managers by name.
+        access: Who may call.
+        max_body: Largest body, bytes.
+    """
+
+    def __init__(self, managers: Mapping[str, AsyncDualModelManager], access: Access, max_body: int) -> None:
+        self._managers = managers
+        self._access = access
+        self._max_body = max_body
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = dict(scope["headers"])
+        try:
+            self._access.admit(_latin(headers.get(b"authorization")))
+            body = await read_body(headers, receive, self._max_body)
+            asked = parse(body, session=_latin(headers.get(b"x-switchgear-session")))
+            manager = self._managers.get(asked.manager)
+            if manager is None:
+                raise unknown(asked.manager, self._managers)
+        except ClientGone:
+            return
+        except SwitchgearError as error:
+            await send_error(send, error)
+            return
+        await self._serve(manager, asked, receive, send)
+
+    async def _serve(self, manager: AsyncDualModelManager, asked: Asked, receive: Receive, send: Send) -> None:
+        """Answer, and stop working when the caller goes away."""
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.ensure_future(watch())
+        try:
+            if asked.stream:
+                await _stream(manager, asked, send)
+            else:
+                await _whole(manager, asked, send)
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            task.uncancel()
+        finally:
+            watcher.cancel()
+
+
+async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
+    try:
+        reply = await manager.generate(asked.request)
+    except SwitchgearError as error:
+        await send_error(send, error)
+        return
+    except Exception as error:
+        log.exception("a request failed by a mistake of ours")
+        await send_error(send, _internal(error))
+        return
+    account = Account(
+        reply.request_id,
+        manager.name,
+        reply.model,
+        reply.role,
+        reply.attempts,
+        reply.failover,
+        reply.epoch,
+        reply.overhead_us,
+    )
+    await send_whole(send, 200, completion_body(reply, int(time.time())), headers_of(account))
+
+
+async def _stream(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
+    body: StreamBody | None = None
+    try:
+        async with contextlib.aclosing(manager.stream(asked.request)) as chunks:
+            async for chunk in chunks:
+                if body is None:
+                    body = await _open(chunk, asked, send)
+                if event := body.event(chunk):
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+    except SwitchgearError as error:
+        await _fail(send, error, begun=body is not None)
+    except Exception as error:
+        log.exception("a stream failed by a mistake of ours")
+        await _fail(send, _internal(error), begun=body is not None)
+    else:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _open(chunk: Chunk, asked: Asked, send: Send) -> StreamBody:
+    account = chunk.account
+    assert account is not None
+    headers = [*SSE_HEADERS, *headers_of(account)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    return StreamBody(account.request_id, int(time.time()), include_usage=asked.include_usage)
+
+
+async def _fail(send: Send, error: SwitchgearError, *, begun: bool) -> None:
+    """An error before the stream is an HTTP error; inside it an event, and no `[DONE]`."""
+    if not begun:
+        await send_error(send, error)
+        return
+    if not isinstance(error, StreamBroken):
+        broken = StreamBroken(f"the stream broke: {error.message}", request_id=error.request_id)
+        error = broken
+    await send({"type": "http.response.body", "body": error_event(error), "more_body": False})
+
+
+def _internal(error: BaseException) -> InternalError:
+    return InternalError(f"internal error ({type(error).__name__}); the gateway's log has the details")
+
+
+def unknown(name: str, managers: Mapping[str, object]) -> UnknownManager:
+    """The error for a `model` that names no manager."""
+    msg = f"there is no manager named {name!r}; `model` must be one of {', '.join(sorted(managers))}"
+    return UnknownManager(msg, param="model")
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: It is longer than `limit` bytes; nothing beyond that is read.
+        ClientGone: The caller left.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than server.max_body ({limit} bytes); send less or raise the limit")
+
+
+async def send_error(send: Send, error: SwitchgearError) -> None:
+    """An error with everything that is known about the request."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.account is not None:
+        headers += headers_of(error.account)
+    elif error.request_id:
+        headers.append((b"x-switchgear-request-id", error.request_id.encode()))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(-(-error.retry_after // 1)).partition(".")[0].encode()))
+    if error.status_code == BodyTooLarge.status_code:
+        headers.append((b"connection", b"close"))
+    await send_whole(send, error.status_code, error_body(error), headers)
+
+
+async def send_whole(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """One whole JSON response."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [JSON_TYPE, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _latin(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

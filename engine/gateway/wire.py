@@ -1,0 +1,271 @@
+"""OpenAI's wire format, both ways: bodies into requests, replies and chunks into bodies. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from engine.core.errors import InvalidRequest, SwitchgearError
+from engine.core.messages import JSON, Account, Chunk, Reply, Request, Usage
+
+OURS: Final = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "tools",
+        "tool_choice",
+        "response_format",
+    }
+)
+"""Fields that are understood here; every other one passes through untouched."""
+
+LIMITS: Final = ("max_completion_tokens", "max_tokens")
+DONE: Final = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A body of `/v1/chat/completions`.
+
+    Attributes:
+        manager: The manager that `model` names.
+        request: The request.
+        stream: Whether the answer is to be streamed.
+        include_usage: Whether the stream ends with a usage chunk.
+    """
+
+    manager: str
+    request: Request
+    stream: bool
+    include_usage: bool
+
+
+def parse(body: bytes, *, session: str | None = None) -> Asked:
+    """Read a body.
+
+    Args:
+        body: The raw body.
+        session: The caller's session key.
+
+    Raises:
+        InvalidRequest: It is not JSON, or not a chat completion; names the field.
+    """
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        msg = f"the body is not JSON: {error}"
+        raise InvalidRequest(msg) from None
+    if not isinstance(fields, dict):
+        msg = "the body must be a JSON object"
+        raise InvalidRequest(msg)
+    manager = _text(fields, "model", "the name of a manager")
+    stream = fields.get("stream")
+    if stream not in (None, True, False):
+        raise _wrong("stream", "must be true or false")
+    options = fields.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise _wrong("stream_options", "must be an object")
+    wanted, kept = _limit(fields)
+    request = Request(
+        messages=_messages(fields.get("messages")),
+        max_output_tokens=wanted,
+        tools=_tools(fields.get("tools")),
+        tool_choice=fields.get("tool_choice"),
+        response_format=_format(fields.get("response_format")),
+        options={**{key: value for key, value in fields.items() if key not in OURS}, **kept},
+        session=session,
+    )
+    return Asked(manager, request, bool(stream), bool(options.get("include_usage")))
+
+
+def _wrong(param: str, what: str) -> InvalidRequest:
+    msg = f"{param}: {what}"
+    return InvalidRequest(msg, param=param)
+
+
+def _text(fields: Mapping[str, Any], key: str, what: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or not value:
+        raise _wrong(key, f"must be {what}")
+    return value
+
+
+def _messages(value: Any) -> tuple[JSON, ...]:
+    if not isinstance(value, list) or not value:
+        raise _wrong("messages", "must be a list of at least one message")
+    for place, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _wrong(f"messages[{place}]", 'must be an object with a "role"')
+        content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise _wrong(f"messages[{place}].content", "must be a string or a list of parts")
+    return tuple(value)
+
+
+def _tools(value: Any) -> tuple[JSON, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise _wrong("tools", "must be a list of objects")
+    return tuple(value)
+
+
+def _format(value: Any) -> JSON | None:
+    if value is not None and not isinstance(value, dict):
+        raise _wrong("response_format", "must be an object")
+    return value
+
+
+def _limit(fields: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
+    """The bound on the answer, and the field's name where an endpoint must see the newer one."""
+    for key in LIMITS:
+        value = fields.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _wrong(key, "must be a whole number of at least 1")
+        return value, {key: value} if key == LIMITS[0] else {}
+    return None, {}
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+def headers_of(account: Account) -> list[tuple[bytes, bytes]]:
+    """The headers that say how a request was handled."""
+    values = {
+        b"request-id": account.request_id,
+        b"manager": account.manager,
+        b"model": account.model,
+        b"role": account.role,
+        b"attempts": str(account.attempts),
+        b"epoch": str(account.epoch),
+        b"overhead-us": str(account.overhead_us),
+    }
+    if account.failover:
+        values[b"failover"] = account.failover
+    return [(b"x-switchgear-" + name, value.encode("latin-1", "replace")) for name, value in values.items()]
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Tokens in OpenAI's shape."""
+    prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def completion_body(reply: Reply, created: int) -> bytes:
+    """A whole answer; fields of the provider's own body that we do not know survive."""
+    if reply.raw is not None:
+        body = {**reply.raw, "model": reply.model}
+        if reply.attempts > 1 or "usage" not in body:
+            body["usage"] = usage_of(reply.usage)
+        return orjson.dumps(body)
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    if reply.tool_calls:
+        message["tool_calls"] = list(reply.tool_calls)
+    elif not reply.text:
+        message["content"] = ""
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
+    return orjson.dumps(
+        {
+            "id": f"chatcmpl-{reply.request_id}",
+            "object": "chat.completion",
+            "created": created,
+            "model": reply.model,
+            "choices": [choice],
+            "usage": usage_of(reply.usage),
+        }
+    )
+
+
+class StreamBody:
+    """The events of one streamed answer: one id and one `created` for all, whoever produced them.
+
+    Args:
+        request_id: The request's id.
+        created: Unix seconds.
+        include_usage: Whether the caller asked for a usage chunk.
+    """
+
+    def __init__(self, request_id: str, created: int, *, include_usage: bool) -> None:
+        self._common = {"id": f"chatcmpl-{request_id}", "object": "chat.completion.chunk", "created": created}
+        self._include_usage = include_usage
+        self._begun: set[int] = set()
+
+    def event(self, chunk: Chunk) -> bytes:
+        """The events of one chunk; empty when there is nothing to say."""
+        if chunk.reply is not None:
+            return self._last(chunk, chunk.reply)
+        raw = chunk.raw
+        if raw is not None:
+            if not raw.get("choices"):
+                return b""
+            head = b"" if _has_role(raw) else self._role(chunk)
+            self._begun.add(chunk.index)
+            body = {**raw, **self._common, "model": chunk.model}
+            if not self._include_usage:
+                body.pop("usage", None)
+            return head + _data(body)
+        delta: dict[str, Any] = {}
+        if chunk.text or not chunk.tool_calls:
+            delta["content"] = chunk.text
+        if chunk.tool_calls:
+            delta["tool_calls"] = list(chunk.tool_calls)
+        if chunk.finish_reason is not None and not chunk.text and not chunk.tool_calls:
+            delta = {}
+        return self._role(chunk) + self._chunk(chunk, delta)
+
+    def _role(self, chunk: Chunk) -> bytes:
+        """The chunk that opens a choice; the provider's own was held back until there was content."""
+        if chunk.index in self._begun:
+            return b""
+        self._begun.add(chunk.index)
+        return _data(
+            {
+                **self._common,
+                "model": chunk.model,
+                "choices": [
+                    {"index": chunk.index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+                ],
+            }
+        )
+
+    def _chunk(self, chunk: Chunk, delta: Mapping[str, Any]) -> bytes:
+        choice = {"index": chunk.index, "delta": delta, "finish_reason": chunk.finish_reason}
+        return _data({**self._common, "model": chunk.model, "choices": [choice]})
+
+    def _last(self, chunk: Chunk, reply: Reply) -> bytes:
+        events = b""
+        if self._include_usage:
+            usage = usage_of(chunk.usage or reply.usage)
+            events += _data({**self._common, "model": chunk.model, "choices": [], "usage": usage})
+        said = f": switchgear model={reply.model} role={reply.role} attempts={reply.attempts}"
+        said += f" failover={reply.failover or 'none'} request={reply.request_id}\n\n"
+        return events + said.encode() + DONE
+
+
+def _has_role(raw: Mapping[str, Any]) -> bool:
+    return any((choice.get("delta") or {}).get("role") for choice in raw["choices"])
+
+
+def _data(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def error_body(error: SwitchgearError) -> bytes:
+    """An error in OpenAI's envelope."""
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": error.kind, "code": error.code, "param": error.param}}
+    )
+
+
+def error_event(error: SwitchgearError) -> bytes:
+    """An error inside a stream; nothing follows it, and no `[DONE]`."""
+    return b"event: error\ndata: " + error_body(error) + b"\n\n"

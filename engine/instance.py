@@ -1,0 +1,167 @@
+"""One process of one configuration: its recorder, its coordinator, its managers and the agent that agrees for them.
+
+Opening an instance touches the local store and nothing else; the network is first used by the first request or by
+`start`. Everything a gateway, a library user or a watcher runs is built here once, so primary and secondary, the
+threaded and the asynchronous manager, are never wired twice.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from engine.clock import Clock, SystemClock
+from engine.config import Config, load
+from engine.control import Control
+from engine.core.errors import ConfigurationError, UnknownManager
+from engine.exchange import Exchange, Identity
+from engine.fleet.agent import Agent
+from engine.fleet.base import Coordinator
+from engine.fleet.registry import open_coordinator
+from engine.fleet.store import StoreCoordinator
+from engine.providers.base import Provider, build
+from engine.recorder import Recorder
+from engine.store import Store
+from engine.validation import Validator
+
+
+class Instance:
+    """Everything one process holds; see the module's text.
+
+    Args:
+        config: The configuration.
+        recorder: Where records go.
+        coordinator: How instances agree.
+        identity: Who this process is.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        coordinator: Coordinator,
+        identity: Identity,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self.recorder = recorder
+        self.coordinator = coordinator
+        self.identity = identity
+        self.clock = clock or SystemClock()
+        self.local_agreement = None if isinstance(coordinator, StoreCoordinator) else StoreCoordinator(recorder)
+        self.agent = Agent(self)
+        self.exchanges: dict[str, Exchange] = {}
+        self._lock = threading.Lock()
+        self._started = False
+        self._closed = False
+
+    @classmethod
+    def open(cls, config: Config | Path | str | None, *, coordinator: Coordinator | None = None) -> Instance:
+        """Open the store of a configuration and get ready; makes no network call.
+
+        Args:
+            config: A configuration, its path, or `None` for the usual places.
+            coordinator: Another coordinator than the configuration's.
+
+        Raises:
+            ConfigurationError: The configuration or the store cannot work.
+        """
+        settings = config if isinstance(config, Config) else load(config)
+        identity = Identity(f"{settings.fleet_host}-{os.getpid()}-{secrets.token_hex(3)}", settings.fleet_host)
+        store = Store(settings.store_path).open()
+        recorder = Recorder(store, durability=settings.store.durability, record_content=settings.store.record_content)
+        if coordinator is None:
+            coordinator = open_coordinator(settings.fleet_url(), instance=identity.instance, recorder=recorder)
+        return cls(settings, recorder, coordinator, identity)
+
+    def exchange(
+        self,
+        name: str,
+        *,
+        providers: Mapping[str, Provider] | None = None,
+        validators: Sequence[Validator] = (),
+    ) -> Exchange:
+        """The exchange of a manager, made on first use.
+
+        Args:
+            name: The manager's name.
+            providers: Providers by name that replace configured ones.
+            validators: Callables that may reject an answer.
+
+        Raises:
+            UnknownManager: The configuration has no such manager.
+            ConfigurationError: A provider's key is missing.
+        """
+        with self._lock:
+            found = self.exchanges.get(name)
+            if found is None:
+                found = self.exchanges[name] = self._make(name, providers or {}, validators)
+                self.agent.add(found)
+            return found
+
+    def _make(self, name: str, providers: Mapping[str, Provider], validators: Sequence[Validator]) -> Exchange:
+        if name not in self.config.managers:
+            known = ", ".join(sorted(self.config.managers))
+            msg = f"there is no manager named {name!r}; this configuration has {known}"
+            raise UnknownManager(msg, param="model")
+        policy = self.config.manager_policy(name)
+        wanted = {policy.primary.provider, policy.secondary.provider}
+        return Exchange(
+            policy,
+            identity=self.identity,
+            sink=self.recorder,
+            providers={key: providers[key] if key in providers else self._provider(key) for key in wanted},
+            clock=self.clock,
+            validators=validators,
+            on_event=self.agent.poke,
+        )
+
+    def _provider(self, key: str) -> Provider:
+        settings = self.config.provider_settings(key)
+        if settings.lacks_key:
+            msg = (
+                f"{self.config.source}: providers.{key}.api_key_env: the environment variable "
+                f"{settings.api_key_env} is not set; export it with the provider's API key"
+            )
+            raise ConfigurationError(msg)
+        return build(settings.kind, api_key=settings.api_key, base_url=settings.base_url, name=key)
+
+    def control(self) -> Control:
+        """The acts of operators, taking effect here before they are answered."""
+        return Control(
+            self.config,
+            self.recorder,
+            self.coordinator,
+            clock=self.clock,
+            on_change=self.agent.refresh,
+            instance=self.identity.instance,
+        )
+
+    def start(self) -> None:
+        """Begin to agree with the others; done by the first request if nobody did it before. Cheap when done."""
+        if not self._started:
+            self._start_once()
+
+    def _start_once(self) -> None:
+        with self._lock:
+            if self._started or self._closed:
+                return
+            self.recorder.start()
+            self.agent.start()
+            self._started = True
+
+    def close(self, *closers: Callable[[], None]) -> None:
+        """Stop agreeing, leave the fleet, and commit what is queued; calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.agent.stop()
+        for close in closers:
+            close()
+        self.coordinator.close()
+        self.recorder.close()

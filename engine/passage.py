@@ -1,0 +1,192 @@
+"""A stream's passage from its models to its caller, whichever driver carries the events.
+
+It runs the clocks of a stream (first token, idle, total), holds back what must not be seen yet, and turns every
+ending into an outcome for the plan. What is held back: everything before the first content, so an early error is an
+ordinary failover, and the event with the finish reason, which goes out when the record is committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from engine.core.capability import text_tokens
+from engine.core.messages import Call, Chunk, Completion, Delta, FinishReason, Usage
+from engine.core.outcomes import Category, ProviderFailure
+from engine.core.plan import Attempt, Outcome, Verdict
+from engine.core.stream import StreamJoiner
+from engine.endings import LimitPassed, cancelled, failed
+from engine.exchange import Flight
+from engine.judging import judged
+from engine.providers.base import Limit
+from engine.recording import Landed
+from engine.tickets import Ticket
+
+AFTER_FINISH: Final = 2.0
+"""Seconds that are waited for usage once a finish reason came; its absence is no failure."""
+
+
+class Passage:
+    """One streamed request.
+
+    Args:
+        flight: The request's flight.
+    """
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._clock = flight.exchange.clock
+        self._joiner = StreamJoiner(flight.request)
+        self._attempt: Attempt | None = None
+        self._started = 0.0
+        self._heard = 0.0
+        self._ttft: float | None = None
+        self._usage: Usage | None = None
+        self._attempt_text = 0.0
+        self._held: list[tuple[Delta, Attempt]] = []
+        self._tool_calls: list[Any] = []
+        self._finish: FinishReason | None = None
+        self.ended = Outcome(Category.CANCELLED, self._started, 0.0)
+
+    # -- one attempt -------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: Attempt) -> Call:
+        """Start an attempt, behind whatever was delivered before."""
+        self._attempt = attempt
+        self._started = self._heard = self._clock.monotonic()
+        self._ttft, self._usage, self._attempt_text = None, None, 0.0
+        self._held.clear()
+        self._joiner.begin(attempt.continuation)
+        return self._flight.call(attempt, self._joiner.delivered)
+
+    def patience(self) -> float:
+        """Seconds until the next clock runs out."""
+        return max(0.0, self._next_limit()[0] - self._clock.monotonic())
+
+    def _next_limit(self) -> tuple[float, LimitPassed]:
+        assert self._attempt is not None
+        limits = self._attempt.limits
+        total = (self._started + (limits.total or 0.0), LimitPassed(Limit.TOTAL, limits.total or 0.0))
+        if self._joiner.finished:
+            return min(total, (self._heard + AFTER_FINISH, LimitPassed(Limit.IDLE, AFTER_FINISH)), key=_when)
+        if self._ttft is None:
+            patience = limits.first_token
+            own = (self._started + (patience or 0.0), LimitPassed(Limit.FIRST_TOKEN, patience or 0.0))
+        else:
+            patience = limits.idle
+            own = (self._heard + (patience or 0.0), LimitPassed(Limit.IDLE, patience or 0.0))
+        return total if patience is None else min(total, own, key=_when)
+
+    def take(self, delta: Delta) -> list[Chunk]:
+        """An event of the provider; returns what the caller may see now."""
+        assert self._attempt is not None
+        now = self._heard = self._clock.monotonic()
+        if self._ttft is None and (delta.life or delta.has_content or delta.finish_reason is not None):
+            self._ttft = now - self._started
+        if delta.usage is not None:
+            self._usage = delta.usage
+        self._attempt_text += text_tokens(delta.text)
+        return self._pass(self._joiner.feed(delta))
+
+    def _pass(self, deltas: tuple[Delta, ...]) -> list[Chunk]:
+        assert self._attempt is not None
+        seen: list[Chunk] = []
+        for delta in deltas:
+            if delta.finish_reason is not None or self._joiner.finished:
+                self._held.append((delta, self._attempt))
+                self._finish = self._finish or delta.finish_reason
+            else:
+                seen.append(_chunk(delta, self._attempt))
+            self._tool_calls.extend(delta.tool_calls)
+        if seen and self._flight.first_content is None:
+            self._flight.first_content = self._clock.monotonic()
+            seen[0] = replace(seen[0], account=self._flight.opening(self._attempt))
+        return seen
+
+    # -- how an attempt ends -----------------------------------------------------------------------------------
+
+    def end(self) -> list[Chunk]:
+        """The provider's stream is over: a finish reason makes it whole, anything else is a break."""
+        if not self._joiner.finished:
+            return self.fail(ProviderFailure(Category.TRUNCATED, 200, detail="stream ended without a finish reason"))
+        assert self._attempt is not None
+        seen = self._pass(self._joiner.flush())
+        now = self._clock.monotonic()
+        completion = self._completion(self._spent())
+        outcome = Outcome(
+            Category.OK, now, now - self._started, ttft=self._ttft, completion=completion, shown=self._joiner.shown
+        )
+        self.ended = judged(self._flight, self._attempt, outcome, self._started)
+        self.over = True
+        return seen
+
+    def ran_out(self) -> list[Chunk]:
+        """No event came in time: the end after a finish reason, a failure before one."""
+        if self._joiner.finished:
+            return self.end()
+        return self.fail(self._next_limit()[1])
+
+    def fail(self, error: ProviderFailure | LimitPassed) -> list[Chunk]:
+        """The provider failed; returns what was held at the seam, for it was good."""
+        if self._joiner.finished:
+            return self.end()
+        seen = self._pass(self._joiner.flush())
+        self.ended = failed(
+            error,
+            self._started,
+            self._clock.monotonic(),
+            ttft=self._ttft,
+            shown=self._joiner.shown,
+            resumable=self._joiner.resumable,
+            usage=self._spent() if self._attempt_text or self._usage else None,
+        )
+        self.over = True
+        return seen
+
+    def _spent(self) -> Usage:
+        """Tokens of this attempt, estimated where the provider did not get to say."""
+        if self._usage is not None and self._usage.output_tokens is not None:
+            return self._usage
+        needs = self._flight.needs
+        return Usage(needs.input_tokens, max(1, round(self._attempt_text)), estimated=True)
+
+    def _completion(self, usage: Usage) -> Completion:
+        return Completion(self._joiner.delivered, self._finish or FinishReason.STOP, usage, tuple(self._tool_calls))
+
+    # -- how the request ends ----------------------------------------------------------------------------------
+
+    def left(self) -> tuple[Landed, Ticket]:
+        """The caller went away: neutral for everybody, but on record."""
+        now = self._clock.monotonic()
+        usage = self._spent() if self._attempt_text else None
+        step = self._flight.resume(cancelled(self._started, now, shown=self._joiner.shown, usage=usage))
+        assert isinstance(step, Verdict)
+        return self._flight.land(step)
+
+    def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
+        """Write the request into the books."""
+        return self._flight.land(verdict)
+
+    def last(self, landed: Landed) -> list[Chunk]:
+        """What was held until the record was committed: the finish, and the usage of all attempts."""
+        reply = landed.reply
+        assert reply is not None
+        chunks = [_chunk(delta, attempt) for delta, attempt in self._held]
+        usage = landed.usage
+        return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=landed.account, reply=reply)]
+
+
+def _when(limit: tuple[float, LimitPassed]) -> float:
+    return limit[0]
+
+
+def _chunk(delta: Delta, attempt: Attempt) -> Chunk:
+    return Chunk(
+        text=delta.text,
+        model=attempt.line.model.name,
+        role=attempt.role,
+        finish_reason=delta.finish_reason,
+        tool_calls=delta.tool_calls,
+        index=delta.index,
+        raw=delta.raw,
+    )
