@@ -119,4 +119,4 @@ class Watcher:
             if reachable:
                 logger.info("%s answers again", self._name)
             else:
-                logger.warning("%s", why)
+                logger.info("%s", why)

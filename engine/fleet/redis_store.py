@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from engine.core.agreement import Document, DocumentError, Member, Vote
+from engine.core.agreement import DOCUMENT_VERSION, Document, DocumentError, Member, Vote
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.hints import Watcher
 from engine.fleet.sightings import MEMORY, Roster
@@ -45,12 +45,15 @@ OPERATION: Final = 2.0
 """Seconds for one answer."""
 POLL: Final = 1.0
 """Seconds between looks while no message comes."""
+LISTEN: Final = 0.2
+"""Seconds until the subscriber notices that it is to end."""
 
 _SWAP = """
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local read, body = pcall(cjson.decode, stored)
-  if not read or type(body) ~= 'table' or type(body.epoch) ~= 'number' then
+  if not read or type(body) ~= 'table' or type(body.epoch) ~= 'number'
+    or type(body.v) ~= 'number' or body.v > tonumber(ARGV[4]) then
     return redis.error_reply('GARBAGE')
   end
   if tostring(body.epoch) ~= ARGV[1] then return 0 end
@@ -166,9 +169,10 @@ class RedisCoordinator:
         self._watcher.watch(manager)
         expected = "" if expected_epoch is None else str(expected_epoch)
         keys = [self._key("document", manager), self._key("changes")]
+        args: list[str | int] = [expected, document.to_json(), manager, DOCUMENT_VERSION]
         try:
             with self._errors():
-                return bool(self._swap_script(keys=keys, args=[expected, document.to_json(), manager]))
+                return bool(self._swap_script(keys=keys, args=args))
         except CoordinatorUnavailable:
             return is_ours(self.read(manager), document)
         except DocumentError as error:
@@ -203,9 +207,9 @@ class RedisCoordinator:
                     channel.subscribe(self._key("changes"))
                     self._watcher.wake()
                     while not self._watcher.stopping:
-                        if channel.get_message(timeout=POLL) is not None:
+                        if channel.get_message(timeout=LISTEN) is not None:
                             self._watcher.wake()
-            except (RedisError, OSError, ValueError):  # ValueError: reading a connection that close() closed
+            except (RedisError, OSError):
                 self._watcher.pause(POLL)
 
     # -- who says what, who is there -----------------------------------------------------------------------------
@@ -264,6 +268,8 @@ class RedisCoordinator:
     def close(self) -> None:
         """See `Coordinator.close`."""
         self._watcher.stop()
+        if self._listener is not None:
+            self._listener.join(OPERATION)
         try:
             for manager in self._voted:
                 self._renew(f"votes:{manager}", self._instance, "", 0.0, memory=1.0)

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 KINDS = "store, redis://host:6379, rediss://host, etcd://host:2379,host2:2379, etcds://host or zookeeper://host:2181"
 
+PACKAGES = {
+    "redis": "switchgear[redis]",
+    "rediss": "switchgear[redis]",
+    "etcd": "urllib3",
+    "etcds": "urllib3",
+    "zookeeper": "switchgear[zookeeper]",
+}
+
 
 def open_coordinator(url: str, *, instance: str, recorder: Recorder) -> Coordinator:
     """Build the coordinator that a URL names, without touching the network.
@@ -34,14 +42,14 @@ def open_coordinator(url: str, *, instance: str, recorder: Recorder) -> Coordina
     try:
         return _server(url, scheme, instance)
     except ImportError as error:
-        extra = "zookeeper" if scheme == "zookeeper" else scheme.removesuffix("s")
-        msg = f"fleet.url: {scheme}:// needs a library that is not installed: pip install 'switchgear[{extra}]'"
+        missing = PACKAGES[scheme]
+        msg = f"fleet.url: {scheme}:// needs a library that is not installed: pip install '{missing}'"
         raise ConfigurationError(msg) from error
 
 
 def _check(url: str, scheme: str) -> None:
     """Refuse what cannot be an address, without repeating what may be a password."""
-    if scheme not in ("redis", "rediss", "etcd", "etcds", "zookeeper"):
+    if scheme not in PACKAGES:
         msg = f"fleet.url: {scheme or 'this'!r} is no known kind of coordinator: use {KINDS}"
         raise ConfigurationError(msg)
     hosts = urlsplit(url).netloc.rpartition("@")[2]

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -349,6 +349,12 @@ class ZooKeeperCoordinator:
             logger.info("left the fleet without saying so: %s", error)
         with self._lock:
             self._closed = True
+        ending = Thread(target=self._end, name="switchgear-zookeeper-close", daemon=True)
+        ending.start()
+        ending.join(OPERATION)
+
+    def _end(self) -> None:
+        """Stop kazoo, which waits for a connection in the making for as long as a session."""
         if self._begun_at is not None:
             self._client.stop()
         self._client.close()

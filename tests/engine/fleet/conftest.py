@@ -10,6 +10,8 @@ import pytest
 
 from engine.fleet.base import Coordinator
 from engine.fleet.registry import open_coordinator
+from engine.recorder import Recorder
+from engine.store import Store
 from tests.engine.fleet.servers import EtcdServer, RedisServer, Server, ZooKeeperServer
 
 KINDS: dict[str, type[Server]] = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServer}
@@ -51,17 +53,19 @@ def own_server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
 
 
 @pytest.fixture
-def join() -> Iterator[Callable[..., Coordinator]]:
-    """Open coordinators that are closed after the test."""
-    opened: list[Coordinator] = []
+def join(tmp_path: Path) -> Iterator[Callable[..., Coordinator]]:
+    """Open coordinators that are closed after the test; each has a recorder of its own, as processes do."""
+    opened: list[tuple[Coordinator, Recorder]] = []
 
     def open_one(url: str, name: str = "a") -> Coordinator:
-        opened.append(open_coordinator(url, instance=name, recorder=None))  # type: ignore[arg-type]
-        return opened[-1]
+        recorder = Recorder(Store(tmp_path / "store.db").open())
+        opened.append((open_coordinator(url, instance=name, recorder=recorder), recorder))
+        return opened[-1][0]
 
     yield open_one
-    for coordinator in opened:
+    for coordinator, recorder in opened:
         coordinator.close()
+        recorder.close()
 
 
 @pytest.fixture(params=list(KINDS))
@@ -70,7 +74,8 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def url(kind: str, shared_server: Callable[[str], Server]) -> str:
-    """A corner of its own on the shared server of each kind."""
-    return corner(shared_server(kind).url, f"test{next(_corners)}")
+@pytest.fixture(params=["store", *KINDS])
+def url(request: pytest.FixtureRequest, shared_server: Callable[[str], Server]) -> str:
+    """Every coordinator: the test's own store, and a corner of its own on the shared server of each kind."""
+    kind = str(request.param)
+    return "store" if kind == "store" else corner(shared_server(kind).url, f"test{next(_corners)}")

@@ -34,6 +34,8 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._drop_all()
 
@@ -72,8 +74,16 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._open.append((client, server))
-            for source, sink, way in ((client, server, "up"), (server, client, "down")):
-                threading.Thread(target=self._forward, args=(source, sink, way), daemon=True).start()
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        """Forward both ways until both have ended."""
+        back = threading.Thread(target=self._forward, args=(server, client, "down"), daemon=True)
+        back.start()
+        self._forward(client, server, "up")
+        back.join()
+        client.close()
+        server.close()
 
     def _forward(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):
@@ -89,8 +99,6 @@ class Proxy:
     def _drop_all(self) -> None:
         with self._lock:
             dropped, self._open = self._open, []
-        for pair in dropped:
-            for end in pair:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
+        for end in (end for pair in dropped for end in pair):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

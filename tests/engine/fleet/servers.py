@@ -1,15 +1,12 @@
 """Real servers for the coordinators, each on a free port with data in a folder of its own.
 
-They can be stopped like a process that dies (`kill`), started again on the same port and data, and hung (`freeze`).
+They can be killed like a process that dies, and started again on the same port and data.
 """
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -21,6 +18,7 @@ from typing import Self
 from tests.programs import free_port, missing, require_program
 
 PATIENCE = 20.0
+JARS = Path("/usr/share/java")
 
 
 class Server(ABC):
@@ -68,16 +66,6 @@ class Server(ABC):
             self._process.kill()
             self._process.wait()
             self._process = None
-
-    def freeze(self) -> None:
-        """Stop it from answering while its connections stay open."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
 
 def _ask(port: int, question: bytes, answer: bytes) -> bool:
@@ -173,7 +161,7 @@ class ZooKeeperServer(Server):
 
     def command(self) -> list[str]:
         java = shutil.which("java")
-        if java is None or not os.path.exists("/usr/share/java/zookeeper.jar"):
+        if java is None or not (JARS / "zookeeper.jar").exists():
             missing("ZooKeeper is not installed: apt-get install zookeeperd")
         settings = {
             "tickTime": 100, "dataDir": self.folder / "data", "clientPort": self.port, "clientPortAddress": "127.0.0.1",
@@ -181,7 +169,7 @@ class ZooKeeperServer(Server):
             "4lw.commands.whitelist": "srvr",
         }  # fmt: skip
         (self.folder / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        jars = ":".join(glob.glob("/usr/share/java/*.jar"))
+        jars = ":".join(map(str, sorted(JARS.glob("*.jar"))))
         light = ["-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no"]
         return [str(java), *light, "-cp", jars, "org.apache.zookeeper.server.ZooKeeperServerMain", "zoo.cfg"]
 
