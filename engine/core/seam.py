@@ -8,8 +8,8 @@ cannot be a repeat any more is released with the very piece that shows it.
 
 Some repeats cannot be told from an answer that repeats itself: after `ha ` a model may well say `ha ha`. The choice:
 
-* An overlap shorter than `LEAST_OVERLAP` characters is not trimmed. It is likelier to be the answer's own
-  (`the cat and the ` … `the dog`).
+* An overlap shorter than `LEAST_OVERLAP` characters is not trimmed, nor a single word shorter than `LEAST_UNBROKEN`.
+  It is likelier to be the answer's own (`the cat and the ` … `the dog`).
 * Neither is a repetitive overlap, one that repeats inside itself or that the delivered text already has twice in a
   row (rows of a table, zeros, a refrain), because an answer in such a rhythm goes on with exactly that.
 * The whole delivered text is trimmed however short it is, where the model was given it as history: models that
@@ -24,8 +24,12 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-LEAST_OVERLAP = 12
-"""Characters; less than about two words is no evidence of a repeat."""
+LEAST_OVERLAP = 8
+"""Characters of an overlap of two words or more. Answers do say a word or a syllable twice in a row (`ha ha`, `very,
+very`); saying two words twice exactly where a stream broke is far rarer than a model that repeats itself."""
+
+LEAST_UNBROKEN = 12
+"""Characters of an overlap inside one word, or in a script without spaces."""
 
 CLEAR_RESTART = 32
 """Characters; two answers that agree this far from the first letter on are the same answer begun twice."""
@@ -125,6 +129,8 @@ class Seam:
         if start == 0 and not self._exact:
             return True
         overlap = self._delivered[start:]
+        if len(overlap) < LEAST_UNBROKEN and len(overlap.split(maxsplit=1)) < 2:
+            return False
         return not (periodic(overlap) or self._delivered.endswith(overlap, 0, start))
 
     def _decide(self, trim: int, said: str) -> Fit:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.core.messages import Delta, FinishReason, Request, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.plan import Continuation
-from engine.core.seam import LEAST_OVERLAP
+from engine.core.seam import LEAST_OVERLAP, LEAST_UNBROKEN
 from engine.core.stream import DIVERGED, MOST_HELD, StreamJoiner
 
 PREFILL, HISTORY = Continuation.PREFILL, Continuation.HISTORY
@@ -312,7 +312,7 @@ def test_no_character_is_lost_or_doubled_however_often_and_wherever_it_breaks(an
     for _ in range(data.draw(st.integers(1, 4))):
         how, before = data.draw(st.sampled_from(Continuation)), stream.delivered
         assert before == answer[: len(before)]
-        overlaps = [0, *range(LEAST_OVERLAP, len(before) + 1)] + ([len(before)] if how is HISTORY else [])
+        overlaps = [0, *range(LEAST_UNBROKEN, len(before) + 1)] + ([len(before)] if how is HISTORY else [])
         overlap = data.draw(st.sampled_from(overlaps))
         until = data.draw(st.integers(len(before), len(answer)))
         stream.begin(how)
@@ -342,7 +342,7 @@ def test_even_of_repetitive_text_only_a_repeat_is_ever_trimmed(
     assert stream.delivered == delivered + passed
 
 
-@given(answers(), st.integers(0, 11), st.data())
+@given(answers(), st.integers(0, LEAST_OVERLAP - 1), st.data())
 def test_a_short_overlap_after_a_prefill_is_never_trimmed(answer: str, overlap: int, data: st.DataObject) -> None:
     overlap = min(overlap, len(answer))
     said = answer[len(answer) - overlap :] + "!"
