@@ -1,0 +1,160 @@
+"""Now: are users served, by which model, since when, why, and what happens next."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import parts, shared, situation, wording
+from dashboard.frame import address, banner_row, clock, guarded, page, title
+from dashboard.markup import Html, div, icon, join, link, span, tag
+from dashboard.reading import Live, Past
+from dashboard.situation import Summary
+from dashboard.times import Clockface, about, percent
+
+REFRESH_EVERY = 2.0
+RECENT_MOVES = 6
+
+
+@page
+def now() -> None:
+    """The first page."""
+    manager, running = title("Now", live=True)
+    banner_row(manager)
+
+    @st.fragment(run_every=REFRESH_EVERY if running else None)
+    def body() -> None:
+        guarded(lambda: picture(manager))
+
+    body()
+
+
+def picture(manager: str) -> None:
+    """Everything below the title, from snapshots that all viewers share."""
+    live, past, face = shared.live(manager), shared.past(manager), clock()
+    if live.document is None:
+        parts.show(parts.headline(situation.headline(live)), _first_steps(manager))
+        return
+    cards = [
+        parts.model_card(
+            situation.model_card(live, role),
+            requests_href=address("requests", role=role, span="1h"),
+            breaker_href=address("incidents"),
+        )
+        for role in ("primary", "secondary")
+    ]
+    parts.show(
+        div(
+            "sg-stack",
+            parts.headline(situation.headline(live), _figures(situation.summary(past))),
+            div("sg-models", *cards),
+            _day(past, face),
+            div("sg-two", _alerts(live, face), _moves(past, face)),
+            parts.chips(situation.freshness(live)),
+        )
+    )
+
+
+def _day(past: Past, face: Clockface) -> Html:
+    span_ms = past.to_ms - past.from_ms
+    ticks = [((at - past.from_ms) / span_ms, face.local(at).strftime("%H:%M")) for at in _round_hours(past, face)]
+    marks = [
+        (
+            (move.ts_ms - past.from_ms) / span_ms,
+            move.after or "",
+            f"{wording.advice(move.cause).label}: {move.before} → {move.after}, {face.text(move.ts_ms)}",
+            address("incidents", at=move.ts_ms),
+        )
+        for move in past.moves
+    ]
+    return div(
+        "sg-card",
+        parts.heading("Last 24 hours", more=parts.more(address("incidents"), "Incidents")),
+        parts.ribbon(situation.ribbon(past, face.text), ticks, marks),
+        _legend(),
+    )
+
+
+def _round_hours(past: Past, face: Clockface) -> list[int]:
+    hour = 3_600_000
+    first = past.from_ms // hour * hour + hour
+    return [at for at in range(first, past.to_ms, hour) if face.local(at).hour % 3 == 0]
+
+
+def _legend() -> Html:
+    items = (
+        ("primary", "Primary"),
+        ("secondary", "Secondary"),
+        ("ok", "Answered, closed"),
+        ("warn", "Below 99 %"),
+        ("bad", "Below 90 %, open"),
+        ("none", "No traffic"),
+    )
+    return div("sg-legend", *(span("", tag("i", cls=f"sg-seg-{kind}"), text) for kind, text in items))
+
+
+def _figures(found: Summary) -> tuple[Html, ...]:
+    return (
+        parts.big_figure("answered, 24 h", percent(found.health.share), href=address("requests", span="24h")),
+        parts.big_figure(
+            "on secondary, 24 h",
+            percent(found.secondary_share),
+            f"{found.moves} {'time' if found.moves == 1 else 'times'}",
+            href=address("incidents"),
+        ),
+        parts.big_figure("degraded, 24 h", about(found.degraded_ms / 1000), href=address("incidents")),
+    )
+
+
+def _alerts(live: Live, face: Clockface) -> Html:
+    rows = []
+    for alert in live.alerts:
+        state = wording.face(wording.ALERTS, alert.state)
+        rows.append(
+            link(
+                address("alerts", rule=alert.rule),
+                parts.badge(state),
+                span("sg-row-main", alert.rule),
+                span("sg-note", f"for {face.since(alert.since_ms)}"),
+                cls="sg-row",
+            )
+        )
+    inside = join(*rows) if rows else parts.empty("No alert is pending or firing.", symbol="notifications")
+    return div("sg-card", parts.heading("Active alerts", more=parts.more(address("alerts"), "Alerts")), inside)
+
+
+def _moves(past: Past, face: Clockface) -> Html:
+    rows = []
+    for move in past.moves[:RECENT_MOVES]:
+        cause = wording.advice(move.cause)
+        rows.append(
+            link(
+                address("incidents", at=move.ts_ms),
+                span("sg-row-time", face.at(move.ts_ms)),
+                span(
+                    "sg-row-main",
+                    parts.role_tag(move.before or ""),
+                    icon("arrow_forward"),
+                    parts.role_tag(move.after or ""),
+                ),
+                span("sg-note sg-row-why", cause.label),
+                cls="sg-row",
+            )
+        )
+    inside = join(*rows) if rows else parts.empty("The active model has not moved in 24 hours.", symbol="swap_horiz")
+    return div("sg-card", parts.heading("Recent failovers", more=parts.more(address("incidents"), "Incidents")), inside)
+
+
+def _first_steps(manager: str) -> Html:
+    gateway = shared.config().server
+    return div(
+        "sg-card",
+        parts.heading("Send a first request"),
+        tag(
+            "pre",
+            f"curl http://{gateway.host}:{gateway.port}/v1/chat/completions \\\n  -H 'content-type: "
+            f"application/json' \\\n"
+            f'  -d \'{{"model": "{manager}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'',
+            cls="sg-code",
+        ),
+        tag("p", "Or start ", tag("code", "switchgear up --demo"), " to see it on simulated models.", cls="sg-note"),
+    )

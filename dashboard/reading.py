@@ -1,0 +1,202 @@
+"""One read of the store for one page: everything inside comes from the same snapshot of the database.
+
+Nothing here knows Streamlit; `dashboard.shared` caches these values between viewers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dashboard.happenings import Happening, happenings
+from dashboard.times import DAY_MS, MINUTE_MS
+from engine import queries
+from engine import queries_dashboard as ask
+from engine.core.agreement import Document, DocumentError, Vote
+from engine.core.events import BreakerRecord
+from engine.percentiles import quantile
+from engine.queries import AttemptPoint, EventKind, InstanceRow, TrafficPoint
+from engine.sqlite import Connection
+
+ROLES = ("primary", "secondary")
+WINDOW_MS = 5 * MINUTE_MS
+SPARK_MINUTES = 60
+PROBES_WITHIN_MS = 10 * MINUTE_MS
+EVENTS_MOST = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Percentiles of one model over the window, milliseconds; `None` without answers."""
+
+    p50: float | None = None
+    p95: float | None = None
+    ttft_p95: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What changes from second to second, for one manager.
+
+    Attributes:
+        now_ms: Wall time of the read.
+        manager: Whose.
+        names: The provider's names of its models, by role.
+        document: The agreement, `None` before the first start.
+        agreed_ms: When it was written.
+        votes: Fresh findings of the instances.
+        instances: Processes, the lost ones too.
+        traffic: Requests by minute over the last hour.
+        tries: Attempts by minute over the last hour.
+        latency: Percentiles of the last minutes by role.
+        latency_before: The same an hour ago.
+        traffic_before: Requests in the window an hour ago.
+        tries_before: Attempts in the window an hour ago.
+        breakers: The newest transition of each role.
+        probes: Tries of the model that is not serving, newest first, by role.
+        last_move: The newest move of the active model.
+        alerts: States of alerts that are pending or firing.
+        last_request_ms: When the last request finished.
+        last_evaluation_ms: When alert rules were evaluated last.
+    """
+
+    now_ms: int
+    manager: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    document: Document | None = None
+    agreed_ms: int = 0
+    votes: Sequence[tuple[Vote, int]] = ()
+    instances: Sequence[InstanceRow] = ()
+    traffic: Sequence[TrafficPoint] = ()
+    tries: Sequence[AttemptPoint] = ()
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    latency_before: Mapping[str, Latency] = field(default_factory=dict)
+    traffic_before: Sequence[TrafficPoint] = ()
+    tries_before: Sequence[AttemptPoint] = ()
+    breakers: Mapping[str, Happening] = field(default_factory=dict)
+    probes: Mapping[str, Sequence[ask.Probe]] = field(default_factory=dict)
+    last_move: Happening | None = None
+    alerts: Sequence[ask.AlertRow] = ()
+    last_request_ms: int | None = None
+    last_evaluation_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The last day of one manager, in bins, with its events newest first."""
+
+    from_ms: int
+    to_ms: int
+    bin_minutes: int
+    manager: str
+    traffic: Sequence[TrafficPoint] = ()
+    moves: Sequence[Happening] = ()
+    active_before: str = "primary"
+    breakers: Sequence[Happening] = ()
+    acts: Sequence[Happening] = ()
+    alerts: Sequence[Happening] = ()
+
+
+def read_live(connection: Connection, manager: str, now_ms: int, names: Mapping[str, str]) -> Live:
+    """Everything the first page shows that is younger than an hour."""
+    document, agreed_ms = _agreement(connection, manager)
+    window, hour_ago = now_ms - WINDOW_MS, now_ms - 60 * MINUTE_MS
+    breakers = {
+        record.role: _breaker(record)
+        for role in ROLES
+        for record in queries.breaker_transitions(connection, manager, role=role, limit=1)
+    }
+    active = str(document.active) if document else "primary"
+    troubled = [
+        role
+        for role in ROLES
+        if role != active and (role == "primary" or (role in breakers and breakers[role].after != "closed"))
+    ]
+    moves = queries.timeline(
+        connection, start_ms=0, end_ms=now_ms + 1, manager=manager, kinds=[EventKind.FAILOVER], limit=1
+    )
+    return Live(
+        now_ms=now_ms,
+        manager=manager,
+        names=names,
+        document=document,
+        agreed_ms=agreed_ms,
+        votes=queries.votes(connection, manager),
+        instances=queries.instances(connection),
+        traffic=queries.traffic_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),
+        tries=queries.attempt_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),
+        latency=_latency(connection, manager, window, now_ms),
+        latency_before=_latency(connection, manager, hour_ago - WINDOW_MS, hour_ago),
+        traffic_before=queries.traffic_series(connection, manager, hour_ago - WINDOW_MS, hour_ago),
+        tries_before=queries.attempt_series(connection, manager, hour_ago - WINDOW_MS, hour_ago),
+        breakers=breakers,
+        probes={role: ask.probes(connection, manager, role, now_ms - PROBES_WITHIN_MS) for role in troubled},
+        last_move=next(iter(happenings(moves.events)), None),
+        alerts=ask.alert_rows(connection, manager=manager, states=("pending", "firing")),
+        last_request_ms=queries.last_request_ms(connection, manager),
+        last_evaluation_ms=ask.last_mark(connection),
+    )
+
+
+def read_past(connection: Connection, manager: str, now_ms: int, span_ms: int = DAY_MS, bin_minutes: int = 5) -> Past:
+    """A stretch of time up to now, for ribbons and sums."""
+    size = bin_minutes * MINUTE_MS
+    start = (now_ms - span_ms) // size * size
+    before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
+
+    def events(*kinds: EventKind) -> tuple[Happening, ...]:
+        page = queries.timeline(
+            connection, start_ms=start, end_ms=now_ms + 1, manager=manager, kinds=list(kinds), limit=EVENTS_MOST
+        )
+        return happenings(page.events)
+
+    return Past(
+        from_ms=start,
+        to_ms=now_ms,
+        bin_minutes=bin_minutes,
+        manager=manager,
+        traffic=queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
+        moves=events(EventKind.FAILOVER),
+        active_before=before[0].to_role if before else "primary",
+        breakers=events(EventKind.BREAKER),
+        acts=events(EventKind.OVERRIDE),
+        alerts=events(EventKind.ALERT),
+    )
+
+
+def _agreement(connection: Connection, manager: str) -> tuple[Document | None, int]:
+    try:
+        found = queries.agreement(connection, manager)
+    except DocumentError:  # of a newer version: the page says what it can, the instances complain themselves
+        return None, 0
+    return (found.document, found.updated_ms) if found else (None, 0)
+
+
+def _breaker(record: BreakerRecord) -> Happening:
+    return Happening(
+        record.ts_ms,
+        EventKind.BREAKER,
+        record.id,
+        record.manager,
+        record.to_state,
+        record.role,
+        record.from_state,
+        record.to_state,
+        None,
+        record.instance,
+        record.reason,
+        record.evidence,
+    )
+
+
+def _latency(connection: Connection, manager: str, start_ms: int, end_ms: int) -> dict[str, Latency]:
+    duration = ask.latency_by_role(connection, manager, "duration", start_ms, end_ms)
+    first = ask.latency_by_role(connection, manager, "ttft", start_ms, end_ms)
+    return {
+        role: Latency(
+            quantile(duration.get(role, {}), 0.5),
+            quantile(duration.get(role, {}), 0.95),
+            quantile(first.get(role, {}), 0.95),
+        )
+        for role in ROLES
+    }

@@ -1,0 +1,60 @@
+"""How the dashboard is started: one Streamlit process, with its theme, on the configured address.
+
+`switchgear dashboard` calls `run`; a supervisor starts `command(config)` with `environment(config)` beside itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dashboard.look import HERE, streamlit_options
+from engine.config import Config, load
+from engine.config.config import PATH_VARIABLE
+
+SCRIPT = HERE / "app.py"
+
+
+def options(config: Config, port: int | None = None) -> dict[str, Any]:
+    """Streamlit's options by dotted name: ours, and where to listen."""
+    return streamlit_options() | {
+        "server.address": config.dashboard.host,
+        "server.port": config.dashboard.port if port is None else port,
+    }
+
+
+def environment(config: Config, *, demo: bool = False) -> dict[str, str]:
+    """This process's environment with what the pages need to find the configuration."""
+    return os.environ | {PATH_VARIABLE: str(config.source), "SWITCHGEAR_DEMO": "1" if demo else "0"}
+
+
+def command(config: Config, port: int | None = None) -> list[str]:
+    """The command that starts the dashboard as a process of its own; run it with `environment(config)`."""
+    chosen = config.dashboard.port if port is None else port
+    return [sys.executable, "-m", "dashboard.serve", "--config", str(config.source), "--port", str(chosen)]
+
+
+def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
+    """Serve until interrupted."""
+    os.environ.update(environment(config, demo=demo))
+    from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
+
+    sys.argv = [str(SCRIPT)]
+    App(SCRIPT).run(config=options(config, port))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m dashboard.serve --config FILE [--port N]`."""
+    parser = argparse.ArgumentParser(prog="dashboard.serve", description="Serve the dashboard.")
+    parser.add_argument("--config", type=Path, default=None)
+    parser.add_argument("--port", type=int, default=None)
+    chosen = parser.parse_args(arguments)
+    run(load(chosen.config), chosen.port, demo=os.environ.get("SWITCHGEAR_DEMO") == "1")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What all viewers share: the configuration, the store, and one snapshot per question for a moment.
+
+Ten viewers cost as much as one: a snapshot is an immutable value that is read at most once per `*_FOR` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import streamlit as st
+
+from dashboard.reading import Live, Past, read_live, read_past
+from dashboard.times import DAY_MS
+from engine.config import Config, load
+from engine.config.config import PATH_VARIABLE
+from engine.core.errors import StoreUnavailable
+from engine.schema import SCHEMA_VERSION
+from engine.sqlite import Connection
+from engine.store import Store
+
+LIVE_FOR: Final = 1.5
+PAST_FOR: Final = 10.0
+DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
+
+T = TypeVar("T")
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _config(path: str, changed: float, demo: bool) -> Config:  # noqa: ARG001 - `changed` is part of the cache's key
+    config = load(Path(path) if path else None)
+    return config.as_demo() if demo else config
+
+
+def config() -> Config:
+    """The configuration; read again when the file changes.
+
+    Raises:
+        ConfigurationError: It cannot work; the message says what to change.
+    """
+    path = os.environ.get(PATH_VARIABLE, "")
+    changed = Path(path).stat().st_mtime if path and Path(path).is_file() else 0.0
+    return _config(path, changed, os.environ.get(DEMO_VARIABLE) == "1")
+
+
+def now_ms() -> int:
+    """The present, wall time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def ask(question: Callable[[Connection], T]) -> T:
+    """Read the store in one snapshot.
+
+    Raises:
+        StoreUnavailable: It is missing, locked, or of another version; the message says what to do.
+    """
+    with Store(config().store_path).reader() as connection:
+        _check_version(connection)
+        return question(connection)
+
+
+def _check_version(connection: Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < SCHEMA_VERSION:
+        msg = (
+            f"the database has tables of version {version} and this dashboard needs "
+            f"{SCHEMA_VERSION}: start the gateway once, it brings them up to date"
+        )
+        raise StoreUnavailable(msg)
+    if version > SCHEMA_VERSION:
+        msg = (
+            f"the database was written by a newer Switchgear (tables of version {version}, this one "
+            f"knows {SCHEMA_VERSION}): upgrade this dashboard"
+        )
+        raise StoreUnavailable(msg)
+
+
+@st.cache_resource(ttl=LIVE_FOR, max_entries=32, show_spinner=False)
+def _live(store: str, manager: str) -> Live:  # noqa: ARG001 - the store is part of the cache's key
+    policy = config().manager_policy(manager)
+    names = {"primary": policy.primary.name, "secondary": policy.secondary.name}
+    return ask(lambda connection: read_live(connection, manager, now_ms(), names))
+
+
+@st.cache_resource(ttl=PAST_FOR, max_entries=32, show_spinner=False)
+def _past(store: str, manager: str, span_ms: int, bin_minutes: int) -> Past:  # noqa: ARG001 - as above
+    return ask(lambda connection: read_past(connection, manager, now_ms(), span_ms, bin_minutes))
+
+
+def live(manager: str) -> Live:
+    """What changes from second to second."""
+    return _live(str(config().store_path), manager)
+
+
+def past(manager: str, span_ms: int = DAY_MS, bin_minutes: int = 5) -> Past:
+    """The last day, or another stretch up to now."""
+    return _past(str(config().store_path), manager, span_ms, bin_minutes)
+
+
+def forget() -> None:
+    """Read everything again: somebody has just acted."""
+    _live.clear()
+    _past.clear()
