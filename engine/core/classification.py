@@ -215,7 +215,7 @@ def classify_gemini(
     message = str(error.get("message") or "")
     details = [part for part in _list(error.get("details")) if isinstance(part, Mapping)]
     reason = next((str(part["reason"]) for part in details if part.get("reason")), "")
-    category = by_status(status) if status is not None and status >= 400 else Category.SERVER_ERROR
+    category = by_status(status) if status is not None and status >= 300 else Category.SERVER_ERROR
     if grpc in _BY_GRPC_STATUS and (category is Category.INVALID_REQUEST or status is None or status < 400):
         category = _BY_GRPC_STATUS[grpc]
     if reason.startswith(("API_KEY_", "ACCESS_TOKEN_", "CONSUMER_", "SERVICE_DISABLED", "BILLING_")):
@@ -261,7 +261,7 @@ def _openai_category(status: int | None, words: Sequence[str], message: str, err
     """The specific word first (`code`, then `type`), the status where the words are general."""
     known = [_BY_OPENAI_CODE[word] for word in words if word in _BY_OPENAI_CODE]
     specific = next((category for category in known if category not in _GENERAL), None)
-    plain = by_status(status) if status is not None and status >= 400 else None
+    plain = by_status(status) if status is not None and status >= 300 else None
     if specific is not None and (plain is None or plain in (Category.INVALID_REQUEST, *_SPECIFIED.get(specific, ()))):
         return specific
     if plain is Category.INVALID_REQUEST and _CONTEXT.search(message):
