@@ -36,7 +36,7 @@ class Continuation(StrEnum):
     REPEAT_TAIL = "repeat_tail"
 
 
-class PrefillRefused(Exception):  # noqa: N818 - named like our other errors
+class PrefillRefused(Exception):
     """The model takes no trailing assistant message (`Continuation.REFUSE`)."""
 
 

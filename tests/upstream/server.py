@@ -17,7 +17,7 @@ from aiohttp import web
 
 from engine.providers.answers import PrefillRefused
 from tests.upstream.faults import ERRORS, HEALTHY, Fault, Script
-from tests.upstream.wires import Event, Gemini, OpenAI, Wire
+from tests.upstream.wires import Event, Gemini, OpenAI, Wire, camel
 
 EVERY_MODEL = "*"
 
@@ -62,7 +62,7 @@ class _Listener:
     port: int = 0
 
 
-class _Dropped(Exception):  # noqa: N818  # not an error: the fault wanted it
+class _Dropped(Exception):  # not an error: the fault wanted it
     """A fault ended the answer."""
 
 
@@ -244,7 +244,7 @@ class Upstream:
         self, request: web.Request, wire: Wire, model: str, key: str, style: str | None
     ) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        body = await request.json()
+        body = camel(await request.json()) if wire.name == "gemini" else await request.json()
         seen = Seen(time.monotonic(), wire.name, request.path_qs, model, key, style is not None, body, headers)
         with self._lock:
             self._seen.append(seen)

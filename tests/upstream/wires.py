@@ -233,6 +233,31 @@ class Gemini:
         return {"promptFeedback": {"blockReason": reason}, "usageMetadata": usage, "modelVersion": model}
 
 
+_CALLERS_OWN = {
+    "args",
+    "response",
+    "parameters",
+    "parametersJsonSchema",
+    "responseJsonSchema",
+    "responseSchema",
+}
+
+
+def camel(value: Any) -> Any:
+    """Field names as the documentation writes them: Gemini takes `mime_type` for `mimeType`, and libraries use it."""
+    if isinstance(value, list):
+        return [camel(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    named = {_camel_name(key): item for key, item in value.items()}
+    return {key: item if key in _CALLERS_OWN else camel(item) for key, item in named.items()}
+
+
+def _camel_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
 def _words_for_types(schema: Any) -> Any:
     """The old library sends a schema's types as integers or upper-case words."""
     names = {1: "string", 2: "number", 3: "integer", 4: "boolean", 5: "array", 6: "object"}

@@ -1,0 +1,288 @@
+"""Any endpoint that speaks OpenAI's `/chat/completions`, by aiohttp and without a library in between.
+
+What a caller sent reaches the endpoint untouched, what it answers comes back as `raw`. One attempt is one request,
+with one exception that costs the model nothing: when a kept-alive connection turns out to be closed before any byte
+came, the request is sent again at once on a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
+
+import aiohttp
+
+from engine.core.classification import classify_openai
+from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Usage
+from engine.core.outcomes import Category, ProviderFailure
+from engine.providers.base import Limit
+from engine.providers.http_session import Exchange, Sessions, tracing
+from engine.providers.sse import EventParser
+
+DEFAULT_URL = "https://api.openai.com/v1"
+
+_FINISH: Mapping[str, FinishReason] = {
+    **{reason.value: reason for reason in FinishReason},
+    "function_call": FinishReason.TOOL_CALLS,
+    "max_tokens": FinishReason.LENGTH,
+    "end_turn": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "safety": FinishReason.CONTENT_FILTER,
+}
+_DONE = "[DONE]"
+_DRAIN = 0.02
+_STALE = 1.0
+
+
+class OpenAIProvider:
+    """Asks an OpenAI-compatible endpoint; asynchronous, for one event loop.
+
+    Args:
+        api_key: Sent as a bearer token; `None` sends none.
+        base_url: Up to and including `/v1`; empty for OpenAI's own.
+        name: The provider's name in the configuration, for error messages.
+    """
+
+    def __init__(self, *, api_key: str | None = None, base_url: str = "", name: str = "") -> None:
+        self._url = f"{base_url.rstrip('/') or DEFAULT_URL}/chat/completions"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._name = name
+        self._sessions = Sessions()
+
+    async def generate(self, call: Call) -> Completion:
+        """Answer as a whole.
+
+        Raises:
+            ProviderFailure: The endpoint failed, or said no finish reason.
+        """
+        exchange = Exchange(call.limits)
+        try:
+            async with exchange.within(Limit.ANSWER):
+                response = await self._send(call, exchange, stream=False)
+                body = await _whole_body(response)
+        except aiohttp.ClientError as error:
+            raise _transport(error, Category.CONNECTION) from error
+        finally:
+            exchange.close()
+        return _completion(body)
+
+    async def stream(self, call: Call) -> AsyncIterator[Delta]:
+        """Answer event by event; the end without a finish reason is the caller's to judge.
+
+        Raises:
+            ProviderFailure: The endpoint failed before or inside the stream.
+        """
+        exchange = Exchange(call.limits)
+        begun = False
+        try:
+            async with exchange.within(Limit.FIRST_TOKEN):
+                response = await self._send(call, exchange, stream=True)
+                if "text/event-stream" not in response.headers.get("content-type", "text/event-stream"):
+                    raise await _no_stream(response)
+            async with aclosing(_events(response, exchange)) as events:
+                async for data in events:
+                    for delta in _deltas(data, begun=begun):
+                        begun = begun or delta.has_content
+                        yield delta
+        except aiohttp.ClientError as error:
+            raise _transport(error, Category.TRUNCATED if begun else Category.CONNECTION) from error
+        finally:
+            exchange.close()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sessions.aclose()
+
+    async def _send(self, call: Call, exchange: Exchange, *, stream: bool) -> aiohttp.ClientResponse:
+        """Send the request; errors by status are raised classified."""
+        body = json.dumps(request_body(call, stream=stream), ensure_ascii=False).encode()
+        sent = time.monotonic()
+        try:
+            response = await self._post(body, exchange)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # A server that thinks for a while and then hangs up has seen the request: that is its failure.
+            if not exchange.reused or exchange.response is not None or time.monotonic() - sent > _STALE:
+                raise
+            exchange.connected = exchange.reused = False
+            response = await self._post(body, exchange)
+        if response.status != 200:
+            answer = await _parsed(response)
+            raise classify_openai(response.status, answer, response.headers, time.time())
+        return response
+
+    async def _post(self, body: bytes, exchange: Exchange) -> aiohttp.ClientResponse:
+        headers = {**self._headers, "Content-Type": "application/json"}
+        with tracing(exchange):
+            return await self._sessions.current().post(self._url, data=body, headers=headers, allow_redirects=False)
+
+
+def request_body(call: Call, *, stream: bool) -> dict[str, Any]:
+    """The body of a call: the caller's own fields, with model, prefill and stream set by us."""
+    request = call.request
+    body: dict[str, Any] = {**request.options, "model": call.model, "messages": list(request.messages)}
+    if call.prefill:
+        body["messages"].append({"role": "assistant", "content": call.prefill})
+    if request.max_output_tokens is not None and not body.keys() & {"max_tokens", "max_completion_tokens"}:
+        body["max_tokens"] = request.max_output_tokens
+    if request.tools:
+        body["tools"] = list(request.tools)
+    if request.tool_choice is not None:
+        body["tool_choice"] = request.tool_choice
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
+    body.pop("stream", None)
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True, **(body.get("stream_options") or {})}
+    else:
+        body.pop("stream_options", None)
+    return body
+
+
+async def _parsed(response: aiohttp.ClientResponse) -> Any:
+    """The JSON of an error's body, `None` when it is none or breaks off."""
+    try:
+        return json.loads(await response.read())
+    except (ValueError, aiohttp.ClientError):
+        return None
+
+
+async def _whole_body(response: aiohttp.ClientResponse) -> Any:
+    raw = await response.read()
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise ProviderFailure(
+            Category.SERVER_ERROR, response.status, detail="unreadable body", code="no_json"
+        ) from None
+    if not isinstance(body, dict) or body.get("error"):
+        raise classify_openai(response.status, body, response.headers, time.time())
+    return body
+
+
+async def _no_stream(response: aiohttp.ClientResponse) -> ProviderFailure:
+    """What a 200 without events means: an error in JSON, or something else than a model."""
+    body = await _parsed(response)
+    if isinstance(body, dict) and body.get("error"):
+        return classify_openai(response.status, body, response.headers, time.time())
+    detail = f"{response.content_type} in place of a stream"
+    return ProviderFailure(Category.SERVER_ERROR, response.status, detail=detail, code="no_stream")
+
+
+def _transport(error: aiohttp.ClientError, category: Category) -> ProviderFailure:
+    status = 200 if category is Category.TRUNCATED else None
+    return ProviderFailure(category, status, detail=type(error).__name__, code="transport")
+
+
+async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> AsyncGenerator[str, None]:
+    """The data of each event until `[DONE]` or the end, under the clocks.
+
+    The first-token clock runs until the first event; after that each event restarts the idle clock. Comments are
+    keep-alives of a proxy in front of the model and restart nothing.
+    """
+    parser, limit = EventParser(), Limit.FIRST_TOKEN
+    chunks = response.content.iter_any()
+    while True:
+        found: list[str] = []
+        async with exchange.within(limit):
+            async for chunk in chunks:
+                found = _fed(parser, chunk)
+                if found:
+                    break
+            else:
+                return
+        limit = Limit.IDLE
+        for data in found:
+            if data.strip() == _DONE:
+                await _drained(response)
+                return
+            yield data
+
+
+async def _drained(response: aiohttp.ClientResponse) -> None:
+    """Read the end behind `[DONE]`, which is nearly always there already, so that the connection is kept."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_DRAIN):
+            await response.content.readany()
+
+
+def _fed(parser: EventParser, chunk: bytes) -> list[str]:
+    try:
+        return list(parser.feed(chunk))
+    except UnicodeDecodeError:
+        raise ProviderFailure(Category.TRUNCATED, 200, detail="event is not UTF-8", code="malformed_event") from None
+
+
+def _deltas(data: str, *, begun: bool) -> list[Delta]:
+    """What one event says.
+
+    Raises:
+        ProviderFailure: It is no JSON, or an error: truncated once something was shown, else what the error says.
+    """
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise ProviderFailure(Category.TRUNCATED, 200, detail="event is not a JSON object", code="malformed_event")
+    if chunk.get("error"):
+        failure = classify_openai(200, chunk, None, time.time())
+        if begun:
+            failure.category = Category.TRUNCATED
+        raise failure
+    usage = _usage(chunk.get("usage"))
+    choices = chunk.get("choices") or [None]
+    return [_delta(choice, None if place else usage, chunk) for place, choice in enumerate(choices)]
+
+
+def _delta(choice: Any, usage: Usage | None, chunk: JSON) -> Delta:
+    if not isinstance(choice, dict):
+        return Delta(usage=usage, life=usage is None, raw=chunk)
+    delta = choice.get("delta") or {}
+    text = delta.get("content") or ""
+    tools = tuple(delta.get("tool_calls") or ())
+    reason = _finish(choice.get("finish_reason"))
+    life = not (text or tools or reason)
+    return Delta(
+        text if isinstance(text, str) else "", reason, usage, tools, life, int(choice.get("index") or 0), raw=chunk
+    )
+
+
+def _completion(body: JSON) -> Completion:
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message") or {}
+    native = choice.get("finish_reason")
+    reason = _finish(native)
+    if reason is None:
+        raise ProviderFailure(Category.TRUNCATED, 200, detail="no finish reason", code="no_finish_reason")
+    return Completion(
+        text=message.get("content") or "",
+        finish_reason=reason,
+        usage=_usage(body.get("usage")) or Usage(),
+        tool_calls=tuple(message.get("tool_calls") or ()),
+        model=str(body.get("model") or ""),
+        raw=body,
+        native_finish=str(native),
+    )
+
+
+def _finish(native: Any) -> FinishReason | None:
+    """Our word for theirs. An explicit word we don't know still ends an answer; `error` is none."""
+    if not native or native == "error":
+        return None
+    return _FINISH.get(str(native).lower(), FinishReason.STOP)
+
+
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, Mapping):
+        return None
+    asked, answered = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return Usage(
+        asked if isinstance(asked, int) else None,
+        answered if isinstance(answered, int) else None,
+    )
