@@ -29,7 +29,9 @@ from engine.core.messages import Call, Chunk, Completion, Delta, FinishReason, R
 from engine.core.outcomes import Category, Cause, ProviderFailure
 from engine.instance import Instance
 from engine.manager import DualModelManager
-from engine.version import VERSION as __version__
+from engine.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "AsyncDualModelManager",

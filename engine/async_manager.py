@@ -21,7 +21,7 @@ from engine.feeds import AsyncFeed, PassedTime, open_async_feed
 from engine.instance import Instance
 from engine.judging import judged
 from engine.passage import Passage
-from engine.providers.base import Provider, is_async
+from engine.providers.base import Provider
 from engine.recording import answer_of
 from engine.status import ManagerStatus, status_of
 from engine.tickets import Ticket
@@ -144,7 +144,7 @@ class AsyncDualModelManager:
     async def _complete(self, provider: Provider, call: Call, limit: LimitPassed) -> Completion:
         try:
             async with asyncio.timeout(limit.seconds) as clock:
-                if is_async(provider):
+                if self._exchange.is_async(provider):
                     return await provider.generate(call)
                 return await self._in_thread(provider, call)
         except TimeoutError:

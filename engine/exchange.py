@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
 
 from engine.clock import Clock, SystemClock
 from engine.core.agreement import Document, Vote
@@ -37,7 +37,7 @@ from engine.core.plan import (
 from engine.core.policy import ManagerPolicy
 from engine.core.switchboard import Adoption, Line, Switchboard
 from engine.ids import new_id
-from engine.providers.base import Provider
+from engine.providers.base import AsyncProvider, Provider, is_async
 from engine.recording import Landed, request_record
 from engine.tickets import Ticket
 from engine.validation import Validator, check_schema
@@ -86,6 +86,7 @@ class Exchange:
         rng: Where random numbers come from.
         validators: Callables that may reject an answer.
         on_event: Called with the manager's name when a breaker moved, outside the lock.
+        ids: Where ids of requests and records come from; ascending.
     """
 
     def __init__(
@@ -99,14 +100,17 @@ class Exchange:
         rng: random.Random | None = None,
         validators: Sequence[Validator] = (),
         on_event: Callable[[str], None] | None = None,
+        ids: Callable[[], str] = new_id,
     ) -> None:
         self.policy = policy
         self.identity = identity
         self.sink = sink
         self.providers = providers
+        self._asynchronous = {id(provider) for provider in providers.values() if is_async(provider)}
         self.clock = clock or SystemClock()
         self.validators = tuple(validators)
         self.on_event = on_event
+        self.new_id = ids
         self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
         self.lock = threading.Lock()
         self.board = Switchboard(policy, self.clock.monotonic())
@@ -121,6 +125,10 @@ class Exchange:
         """Who serves a line's model."""
         return self.providers[line.model.provider]
 
+    def is_async(self, provider: Provider) -> TypeGuard[AsyncProvider]:
+        """Whether a provider of this manager is awaited; looked up once, for asking costs more than a call."""
+        return id(provider) in self._asynchronous
+
     def begin(
         self, prompt: str | Sequence[JSON] | Request, *, streamed: bool = False, only: Role | None = None
     ) -> Flight:
@@ -134,9 +142,7 @@ class Exchange:
         Raises:
             Overloaded: The record queue is full, because the store does not take records.
         """
-        request = Request.of(prompt)
-        if not request.id:
-            request = replace(request, id=new_id())
+        request = Request.of(prompt, new_id)
         if self.sink.full:
             msg = "the record queue is full because the store is not keeping up; try again later"
             raise Overloaded(msg, request_id=request.id, retry_after=QUEUE_RETRY_AFTER)
@@ -180,7 +186,7 @@ class Exchange:
     def breaker_record(self, role: Role, transition: Transition) -> BreakerRecord:
         """A transition as the record keeps it."""
         return BreakerRecord(
-            id=new_id(),
+            id=self.new_id(),
             ts_ms=self.clock.wall_ms(),
             manager=self.name,
             instance=self.identity.instance,

@@ -51,7 +51,7 @@ class Feed(Protocol):
 class AsyncFeed(Protocol):
     """A stream read by an asynchronous driver."""
 
-    async def next(self, timeout: float) -> Delta | None:
+    async def next(self, patience: float) -> Delta | None:
         """The next event, `None` at the end; raises `PassedTime`, or what the provider raised."""
         ...
 
@@ -171,9 +171,9 @@ class _DirectFeed:
         assert isinstance(stream, AsyncIterator)
         self._stream = stream
 
-    async def next(self, timeout: float) -> Delta | None:
+    async def next(self, patience: float) -> Delta | None:
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with asyncio.timeout(patience) as limit:
                 return await anext(self._stream, None)
         except TimeoutError:
             if limit.expired():
@@ -200,9 +200,9 @@ class _BridgedFeed(_Pump):
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
-    async def next(self, timeout: float) -> Delta | None:
+    async def next(self, patience: float) -> Delta | None:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 item = await self._items.get()
         except TimeoutError:
             raise PassedTime from None

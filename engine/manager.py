@@ -22,7 +22,7 @@ from engine.instance import Instance
 from engine.judging import judged
 from engine.loop import LoopThread
 from engine.passage import Passage
-from engine.providers.base import AsyncProvider, Provider, is_async
+from engine.providers.base import AsyncProvider, Provider
 from engine.recording import answer_of
 from engine.status import ManagerStatus, status_of
 from engine.tickets import Ticket
@@ -133,7 +133,7 @@ class DualModelManager:
         return judged(flight, attempt, outcome, started)
 
     def _complete(self, provider: Provider, call: Call, limit: LimitPassed) -> Completion:
-        if is_async(provider):
+        if self._exchange.is_async(provider):
             future = self._loop.submit(_completed(provider, call))
             done, _ = concurrent.futures.wait((future,), limit.seconds)
             if not done:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from engine.core.capability import text_tokens
-from engine.core.messages import Call, Chunk, Completion, Delta, FinishReason, Usage
+from engine.core.messages import Account, Call, Chunk, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.plan import Attempt, Outcome, Verdict
 from engine.core.stream import StreamJoiner
@@ -19,7 +19,7 @@ from engine.endings import LimitPassed, cancelled, failed
 from engine.exchange import Flight
 from engine.judging import judged
 from engine.providers.base import Limit
-from engine.recording import Landed
+from engine.recording import Landed, account_of
 from engine.tickets import Ticket
 
 AFTER_FINISH: Final = 2.0
@@ -46,6 +46,7 @@ class Passage:
         self._held: list[tuple[Delta, Attempt]] = []
         self._tool_calls: list[Any] = []
         self._finish: FinishReason | None = None
+        self._account: Account | None = None
         self.ended = Outcome(Category.CANCELLED, self._started, 0.0)
 
     # -- one attempt -------------------------------------------------------------------------------------------
@@ -165,7 +166,10 @@ class Passage:
 
     def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
         """Write the request into the books."""
-        return self._flight.land(verdict)
+        landed, ticket = self._flight.land(verdict)
+        flight = self._flight
+        self._account = account_of(verdict, flight.request, flight.exchange.policy, overhead_us=landed.overhead_us)
+        return landed, ticket
 
     def last(self, landed: Landed) -> list[Chunk]:
         """What was held until the record was committed: the finish, and the usage of all attempts."""
@@ -173,7 +177,7 @@ class Passage:
         assert reply is not None
         chunks = [_chunk(delta, attempt) for delta, attempt in self._held]
         usage = landed.usage
-        return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=landed.account, reply=reply)]
+        return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=self._account, reply=reply)]
 
 
 def _when(limit: tuple[float, LimitPassed]) -> float:

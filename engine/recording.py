@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.core.errors import Cancelled, RateLimited, SwitchgearError
@@ -12,7 +11,7 @@ from engine.core.messages import Account, Reply, Request, Usage
 from engine.core.outcomes import Category, Cause
 from engine.core.plan import Tried, Verdict
 from engine.core.policy import ManagerPolicy, ModelFacts
-from engine.ids import new_id
+from engine.core.value import value
 
 if TYPE_CHECKING:
     from engine.exchange import Flight
@@ -30,7 +29,7 @@ def cost_of(model: ModelFacts, usage: Usage | None) -> float | None:
     return ((usage.input_tokens or 0) * model.input_price + (usage.output_tokens or 0) * model.output_price) / 1e6
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Landed:
     """What a request came to.
 
@@ -39,25 +38,24 @@ class Landed:
         error: What the caller gets instead.
         usage: Tokens over all attempts.
         cost_usd: Price over all attempts that reported usage.
-        account: How the request was handled.
+        overhead_us: Time spent in Switchgear, microseconds.
     """
 
     reply: Reply | None
     error: SwitchgearError | None
     usage: Usage
     cost_usd: float | None
-    account: Account
+    overhead_us: int
 
     @classmethod
     def of(cls, verdict: Verdict, request: Request, policy: ManagerPolicy, *, overhead_us: int) -> Landed:
         """Sum up a verdict."""
         usage, cost = _sums(verdict.tried)
         completion = verdict.completion
-        account = account_of(verdict, request, policy, overhead_us=overhead_us)
         if verdict.error is not None or completion is None or verdict.role is None:
             if verdict.error is not None:
-                verdict.error.account = account
-            return cls(None, verdict.error, usage, cost, account)
+                verdict.error.account = account_of(verdict, request, policy, overhead_us=overhead_us)
+            return cls(None, verdict.error, usage, cost, overhead_us)
         reply = Reply(
             text=completion.text,
             model=policy.model(verdict.role).name,
@@ -73,7 +71,7 @@ class Landed:
             overhead_us=overhead_us,
             raw=completion.raw,
         )
-        return cls(reply, None, usage, cost, account)
+        return cls(reply, None, usage, cost, overhead_us)
 
 
 def account_of(verdict: Verdict, request: Request, policy: ManagerPolicy, *, overhead_us: int) -> Account:
@@ -139,11 +137,11 @@ def request_record(flight: Flight, verdict: Verdict, landed: Landed, now: float,
         outcome=_outcome(error, verdict),
         code=error.code if error is not None else None,
         failover_cause=reply.failover if reply is not None else None,
-        attempts=tuple(_attempt(flight, one, now, wall_ms) for one in verdict.tried),
+        attempts=tuple(_attempt(one, now, wall_ms) for one in verdict.tried),
         streamed=flight.streamed,
         duration_ms=(now - flight.started) * 1000,
         ttft_ms=None if first is None else (first - flight.started) * 1000,
-        overhead_us=landed.account.overhead_us,
+        overhead_us=landed.overhead_us,
         input_tokens=landed.usage.input_tokens,
         output_tokens=landed.usage.output_tokens,
         cost_usd=landed.cost_usd,
@@ -170,7 +168,7 @@ def _outcome(error: SwitchgearError | None, verdict: Verdict) -> RequestOutcome:
     return RequestOutcome.ERROR
 
 
-def _attempt(flight: Flight, one: Tried, now: float, wall_ms: int) -> AttemptRecord:
+def _attempt(one: Tried, now: float, wall_ms: int) -> AttemptRecord:
     attempt, outcome = one.attempt, one.outcome
     failure, spent = outcome.failure, outcome.spent
     ok = outcome.category is Category.OK
@@ -198,7 +196,7 @@ def _failovers(flight: Flight, verdict: Verdict, landed: Landed, wall_ms: int) -
     if landed.reply is None or moved is None or verdict.cause in (None, Cause.PROBE, Cause.RAMP):
         return ()
     record = FailoverRecord(
-        id=new_id(),
+        id=flight.exchange.new_id(),
         ts_ms=wall_ms,
         manager=flight.exchange.name,
         instance=flight.exchange.identity.instance,

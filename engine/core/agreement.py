@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from types import NoneType
 from typing import Any
 
 from engine.core.messages import Role
@@ -124,20 +125,43 @@ class Document:
             if version > DOCUMENT_VERSION:
                 msg = f"the document was written by a newer version ({version} > {DOCUMENT_VERSION}): upgrade Switchgear here"
                 raise DocumentError(msg)
+            _check_types(body)
             override = body.pop("override")
             forced = body.pop("forced")
             return cls(
                 **{**body, "active": Role(body["active"])},
-                override=Override(**{**override, "role": Role(override["role"])})
-                if override
-                else None,
+                override=Override(**{**override, "role": Role(override["role"])}) if override else None,
                 forced={role: Force(**force) for role, force in forced.items()},
             )
         except DocumentError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             msg = f"not an agreement document: {error}"
             raise DocumentError(msg) from error
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "epoch": (int,),
+    "share": (int, float),
+    "stage": (int, NoneType),
+    "ramp": (int,),
+    "hold": (int, float),
+    "flaps": (int,),
+    "writer": (str,),
+    "evidence": (dict,),
+}
+"""What the rules compute with; a document is somebody else's writing until these are checked."""
+
+
+def _check_types(body: Mapping[str, Any]) -> None:
+    for name, types in _TYPES.items():
+        value = body[name]
+        if not isinstance(value, types) or isinstance(value, bool) or value != value:
+            msg = f"{name} is {value!r}"
+            raise ValueError(msg)
+    if body["epoch"] < 0 or not 0 <= body["share"] <= 1:
+        msg = f"epoch is {body['epoch']}, share is {body['share']}"
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +221,7 @@ class Vote:
         try:
             body = json.loads(text)
             for role in ("primary", "secondary"):
-                body[role] = Opinion(
-                    **{**body[role], "verdict": Verdict(body[role]["verdict"])}
-                )
+                body[role] = Opinion(**{**body[role], "verdict": Verdict(body[role]["verdict"])})
             return cls(**body)
         except (ValueError, TypeError, KeyError) as error:
             msg = f"not a vote: {error}"

@@ -29,6 +29,7 @@ from engine.core.findings import Findings, Reason
 from engine.core.outcomes import Effect
 from engine.core.policy import BreakerPolicy
 from engine.core.probetimer import ProbeTimer
+from engine.core.value import value
 
 
 class BreakerState(StrEnum):
@@ -87,7 +88,7 @@ class IllegalTransitionError(ValueError):
     """The event cannot happen in this state; nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Permit:
     """Leave to make one call; give it back with `report`, whatever happens.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.core.messages import JSON, Request
 from engine.core.policy import ModelFacts
+from engine.core.value import value
 
 CHARACTERS_PER_TOKEN = 4.0
 """Plain English and code; every current tokenizer lies between 3.5 and 4.5."""
@@ -28,7 +29,7 @@ MARGIN = 1.15
 """How much larger than the estimate a prompt is assumed to be."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Needs:
     """What a request asks of a model.
 
@@ -101,9 +102,7 @@ def _content_tokens(content: Any, features: set[str]) -> float:
         return text_tokens(content)
     if not isinstance(content, Iterable):
         return 0.0
-    return sum(
-        _part_tokens(part, features) for part in content if isinstance(part, dict)
-    )
+    return sum(_part_tokens(part, features) for part in content if isinstance(part, dict))
 
 
 def _part_tokens(part: JSON, features: set[str]) -> float:
@@ -116,9 +115,7 @@ def _part_tokens(part: JSON, features: set[str]) -> float:
 
 def text_tokens(text: str) -> float:
     """Estimate the tokens of a text without reading it character by character."""
-    return len(text) / (
-        CHARACTERS_PER_TOKEN if text.isascii() else WIDE_CHARACTERS_PER_TOKEN
-    )
+    return len(text) / (CHARACTERS_PER_TOKEN if text.isascii() else WIDE_CHARACTERS_PER_TOKEN)
 
 
 def lack(needs: Needs, model: ModelFacts, ratio: float = 1.0) -> Lack | None:
@@ -145,12 +142,8 @@ def lack(needs: Needs, model: ModelFacts, ratio: float = 1.0) -> Lack | None:
         return None
     parts = list(missing)
     if too_long:
-        parts.append(
-            f"a context window of about {wanted} tokens (it has {model.context_window})"
-        )
+        parts.append(f"a context window of about {wanted} tokens (it has {model.context_window})")
     if too_much:
-        parts.append(
-            f"an answer of {needs.output_tokens} tokens (it gives at most {model.max_output_tokens})"
-        )
+        parts.append(f"an answer of {needs.output_tokens} tokens (it gives at most {model.max_output_tokens})")
         missing = (*missing, "output_length")
     return Lack(missing, too_long, f"{model.name} lacks {', '.join(parts)}")

@@ -7,9 +7,11 @@ by whoever records: the core itself only knows a monotonic `now`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
+
+from engine.core.value import value
 
 
 class RequestOutcome(StrEnum):
@@ -28,7 +30,7 @@ class Scope(StrEnum):
     ACTIVE = "active"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptRecord:
     """One try on one model; `duration_ms` is the try itself, `waited_ms` what came before it."""
 
@@ -48,7 +50,7 @@ class AttemptRecord:
     usage_estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FailoverRecord:
     """One move to the other model; for scope `active` unique by manager and epoch."""
 
@@ -65,7 +67,7 @@ class FailoverRecord:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BreakerRecord:
     """One breaker transition with what justified it."""
 
@@ -81,7 +83,7 @@ class BreakerRecord:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OverrideRecord:
     """One act of an operator, or the expiry of one; the audit log."""
 
@@ -97,7 +99,7 @@ class OverrideRecord:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestRecord:
     """One finished call. `ts_ms` is its finish; `role` and `model` are `none` when nothing was tried."""
 

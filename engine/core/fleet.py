@@ -83,9 +83,22 @@ class Tally:
 
     def is_down(self, quorum: float) -> bool:
         """Whether more than `quorum` of the hosts that count, and two of them where there are two, say down."""
-        return self.down > quorum * self.opinions and self.down >= min(
-            2, max(self.live, 1)
-        )
+        return self.down > quorum * self.opinions and self.down >= min(2, max(self.live, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class StageTally:
+    """What the hosts together found in one stage of a ramp.
+
+    Attributes:
+        good: Good samples of hosts that do not fail by themselves.
+        failed: Failed samples of all.
+        fails: Whether the stage is to be abandoned.
+    """
+
+    good: int
+    failed: int
+    fails: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,40 +123,39 @@ class Ballot:
     @property
     def live_hosts(self) -> set[str]:
         """Hosts with at least one instance alive."""
-        return {member.host for member in self.members if member.alive} | {
-            vote.host for vote in self.votes
-        }
+        return {member.host for member in self.members if member.alive} | {vote.host for vote in self.votes}
 
     @property
     def lost_hosts(self) -> set[str]:
         """Hosts whose every instance is lost, the last one less than `member_grace` ago."""
         grace = self.policy.member_grace
-        recently = {
-            member.host
-            for member in self.members
-            if not member.alive and member.lost_for < grace
-        }
+        recently = {member.host for member in self.members if not member.alive and member.lost_for < grace}
         return recently - self.live_hosts
 
     def ready(self) -> bool:
         """Whether enough hosts have passed their probe gate towards primary."""
         ready = {vote.host for vote in self.votes if vote.ready}
-        opinions = {
-            vote.host
-            for vote in self.votes
-            if vote.primary.verdict is not Verdict.ABSTAIN
-        } | ready
+        opinions = {vote.host for vote in self.votes if vote.primary.verdict is not Verdict.ABSTAIN} | ready
         counted = len(opinions | self.lost_hosts)
-        return len(ready) > self.policy.quorum * counted and len(ready) >= min(
-            2, max(len(self.live_hosts), 1)
-        )
+        return len(ready) > self.policy.quorum * counted and len(ready) >= min(2, max(len(self.live_hosts), 1))
 
-    def stage(self, epoch: int) -> tuple[int, int]:
-        """Good and failed samples of the stage of this epoch, over all instances."""
-        votes = [vote for vote in self.votes if vote.epoch == epoch]
-        return sum(vote.stage_ok for vote in votes), sum(
-            vote.stage_failed for vote in votes
-        )
+    def stage(self, epoch: int) -> StageTally:
+        """The samples of the stage of this epoch, over all hosts.
+
+        One machine's broken network neither ends a stage nor lets it pass: in a fleet of several hosts the stage
+        must fail without the host that failed most, and good samples of a host that fails by itself do not count.
+        """
+        hosts: dict[str, tuple[int, int]] = {}
+        for vote in self.votes:
+            if vote.epoch == epoch:
+                ok, failed = hosts.get(vote.host, (0, 0))
+                hosts[vote.host] = (ok + vote.stage_ok, failed + vote.stage_failed)
+        ok, failed = (sum(counts) for counts in zip(*hosts.values(), strict=True)) if hosts else (0, 0)
+        fails = stage_fails(ok, failed)
+        if fails and len(self.live_hosts) > 1:
+            worst_ok, worst_failed = max(hosts.values(), key=lambda counts: (counts[1], -counts[0]))
+            fails = stage_fails(ok - worst_ok, failed - worst_failed, least=1)
+        return StageTally(sum(ok for ok, failed in hosts.values() if not stage_fails(ok, failed)), failed, fails)
 
     def evidence(self, role: Role) -> dict[str, Any]:
         """Who says what about a model, for the record."""
@@ -194,17 +206,13 @@ def decide(
         A document one epoch later, to be swapped in, or `None`.
     """
     ballot = Ballot(votes, members, fleet)
-    if document.override is not None:
-        if seen.override_over:
-            return release(document, document.override, seen, "override expired")
-        return None
+    if document.override is not None and seen.override_over:
+        return release(document, document.override, seen, "override expired")
     if seen.forces_over:
-        kept = {
-            role: force
-            for role, force in document.forced.items()
-            if role not in seen.forces_over
-        }
+        kept = {role: force for role, force in document.forced.items() if role not in seen.forces_over}
         return _next(document, seen, cause="force expired", forced=kept)
+    if document.override is not None:
+        return None
     if document.active is Role.PRIMARY:
         return _leave_primary(document, ballot, seen, recovery)
     primary_down = ballot.tally(Role.PRIMARY).is_down(fleet.quorum)
@@ -215,17 +223,11 @@ def decide(
     return _start_ramp(document, ballot, seen, recovery, primary_down=primary_down)
 
 
-def _next(
-    document: Document, seen: Observation, *, cause: str, **changes: Any
-) -> Document:
-    return document.following(
-        cause=str(cause), writer=seen.writer, **{"evidence": {}, **changes}
-    )
+def _next(document: Document, seen: Observation, *, cause: str, **changes: Any) -> Document:
+    return document.following(cause=str(cause), writer=seen.writer, **{"evidence": {}, **changes})
 
 
-def _leave_primary(
-    document: Document, ballot: Ballot, seen: Observation, recovery: RecoveryPolicy
-) -> Document | None:
+def _leave_primary(document: Document, ballot: Ballot, seen: Observation, recovery: RecoveryPolicy) -> Document | None:
     quorum = ballot.policy.quorum
     tally = ballot.tally(Role.PRIMARY)
     if not tally.is_down(quorum) or ballot.tally(Role.SECONDARY).is_down(quorum):
@@ -275,15 +277,11 @@ def _to_secondary(
 
 def _secondary_dead(ballot: Ballot) -> bool:
     """Whether secondary is voted down while primary answers somewhere."""
-    answers = ballot.tally(Role.PRIMARY).up > 0 or any(
-        vote.ready for vote in ballot.votes
-    )
+    answers = ballot.tally(Role.PRIMARY).up > 0 or any(vote.ready for vote in ballot.votes)
     return answers and ballot.tally(Role.SECONDARY).is_down(ballot.policy.quorum)
 
 
-def _return(
-    document: Document, seen: Observation, cause: str, evidence: Mapping[str, Any]
-) -> Document:
+def _return(document: Document, seen: Observation, cause: str, evidence: Mapping[str, Any]) -> Document:
     return _next(
         document,
         seen,
@@ -322,10 +320,7 @@ def _ramp(
             evidence,
             moved=False,
         )
-    proved = (
-        good >= recovery.stage_samples
-        and seen.now >= seen.document_seen + recovery.stage_for
-    )
+    proved = tally.good >= recovery.stage_samples and seen.now >= seen.document_seen + recovery.stage_for
     if not proved or document.stage is None:
         return None
     return _stage(document, document.stage + 1, seen, recovery, samples)
@@ -339,15 +334,9 @@ def _start_ramp(
     *,
     primary_down: bool,
 ) -> Document | None:
-    if (
-        primary_down
-        or seen.now < seen.active_seen + document.hold
-        or not ballot.ready()
-    ):
+    if primary_down or seen.now < seen.active_seen + document.hold or not ballot.ready():
         return None
-    return _stage(
-        document, 0, seen, recovery, {"ready": sum(vote.ready for vote in ballot.votes)}
-    )
+    return _stage(document, 0, seen, recovery, {"ready": sum(vote.ready for vote in ballot.votes)})
 
 
 def _stage(
@@ -389,9 +378,7 @@ def pin(document: Document, override: Override, seen: Observation) -> Document:
     )
 
 
-def release(
-    document: Document, override: Override, seen: Observation, cause: str
-) -> Document:
+def release(document: Document, override: Override, seen: Observation, cause: str) -> Document:
     """The document without the pin: where it leads back to primary, through gate and ramp, without a hold."""
     hold = 0.0 if override.role is Role.SECONDARY else document.hold
     evidence = {"by": override.by, "reason": override.reason}
@@ -406,9 +393,7 @@ def release(
     )
 
 
-def force(
-    document: Document, role: Role, forced: Force | None, seen: Observation
-) -> Document:
+def force(document: Document, role: Role, forced: Force | None, seen: Observation) -> Document:
     """The document with one breaker forced, or no longer forced."""
     kept = {name: value for name, value in document.forced.items() if name != role}
     cause = "force" if forced else "force cleared"

@@ -6,10 +6,12 @@ this code has never heard of pass through untouched. Nothing here knows a provid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
+
+from engine.core.value import value
 
 JSON = Mapping[str, Any]
 
@@ -91,13 +93,18 @@ class Request:
     synthetic: bool = False
 
     @classmethod
-    def of(cls, prompt: str | Sequence[JSON] | Request) -> Self | Request:
-        """Accept what callers like to write: a string, a list of messages, or a request."""
+    def of(cls, prompt: str | Sequence[JSON] | Request, new_id: Callable[[], str] = str) -> Request:
+        """Accept what callers like to write: a string, a list of messages, or a request.
+
+        Args:
+            prompt: What the caller wrote.
+            new_id: Gives a request that has no id one.
+        """
         if isinstance(prompt, Request):
-            return prompt
+            return prompt if prompt.id else replace(prompt, id=new_id())
         if isinstance(prompt, str):
-            return cls(messages=({"role": "user", "content": prompt},))
-        return cls(messages=tuple(prompt))
+            return cls(messages=({"role": "user", "content": prompt},), id=new_id())
+        return cls(messages=tuple(prompt), id=new_id())
 
     @property
     def json_schema(self) -> JSON | None:
@@ -118,7 +125,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """How long one attempt may take, in seconds; `None` is no limit of its own.
 
@@ -139,7 +146,7 @@ class Limits:
     total: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One attempt, as a provider sees it.
 
@@ -210,7 +217,7 @@ class Delta:
         return bool(self.text or self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Account:
     """How a request was handled, whether it was answered or not.
 
@@ -235,7 +242,7 @@ class Account:
     overhead_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chunk:
     """One piece of a streamed answer, as its caller sees it.
 

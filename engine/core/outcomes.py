@@ -99,9 +99,7 @@ class Rule:
 RULES: Mapping[Category, Rule] = MappingProxyType(
     {
         Category.OK: Rule(Again.NEVER, Move.NEVER, Effect.OK),
-        Category.SERVER_ERROR: Rule(
-            Again.BACKOFF, Move.YES, Effect.FAILURE, votes=True
-        ),
+        Category.SERVER_ERROR: Rule(Again.BACKOFF, Move.YES, Effect.FAILURE, votes=True),
         Category.CONNECTION: Rule(Again.BACKOFF, Move.YES, Effect.FAILURE, votes=True),
         Category.TIMEOUT: Rule(Again.NEVER, Move.YES, Effect.FAILURE, votes=True),
         Category.TRUNCATED: Rule(Again.NEVER, Move.YES, Effect.FAILURE, votes=True),

@@ -42,6 +42,7 @@ from engine.core.policy import (
 from engine.core.refusal import Refused, error_of
 from engine.core.switchboard import Hop, Line, Switchboard
 from engine.core.throttle import Slot
+from engine.core.value import value
 
 
 class Continuation(StrEnum):
@@ -51,7 +52,7 @@ class Continuation(StrEnum):
     HISTORY = "history"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """Ask one model once.
 
@@ -82,7 +83,7 @@ class Attempt:
         return self.line.role
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wait:
     """Do nothing until a time; the reply to this is the time it is then."""
 
@@ -90,7 +91,7 @@ class Wait:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BreakerMoved:
     """A breaker changed its state."""
 
@@ -98,7 +99,7 @@ class BreakerMoved:
     transition: Transition
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestMoved:
     """This request goes to another than the active model."""
 
@@ -108,7 +109,7 @@ class RequestMoved:
     evidence: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelRefused:
     """A model said that it serves nobody until a time (monotonic seconds)."""
 
@@ -120,14 +121,14 @@ class ModelRefused:
 Event = BreakerMoved | RequestMoved | ModelRefused
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emit:
     """Something to record."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How an attempt ended.
 
@@ -161,7 +162,7 @@ class Outcome:
         return self.completion.usage if self.completion is not None else self.usage
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tried:
     """One attempt with its ending, for the record."""
 
@@ -196,7 +197,7 @@ class Verdict:
     shed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanRequest:
     """A request with what only the driver knows about it.
 
@@ -270,9 +271,9 @@ class _Life:
             other = hops[index + 1] if index + 1 < len(hops) else None
             if (yield from self._hop(hop, other)):
                 return self.verdict
-        if not self.verdict.tried and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY:
-            if (yield from self._try_anyway(hops)):
-                return self.verdict
+        anyway = not self.verdict.tried and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY
+        if anyway and (yield from self._try_anyway(hops)):
+            return self.verdict
         self.verdict.error = error_of(self.refusals, self.verdict, self.asked, self.now, broken=self.shown)
         return self.verdict
 

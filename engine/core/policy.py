@@ -81,9 +81,7 @@ class ModelFacts:
     provider: str
     context_window: int | None = None
     max_output_tokens: int | None = None
-    capabilities: frozenset[str] = frozenset(
-        {"tools", "vision", "json_schema", "system"}
-    )
+    capabilities: frozenset[str] = frozenset({"tools", "vision", "json_schema", "system"})
     input_price: float | None = None
     output_price: float | None = None
     requests_per_minute: float | None = None

@@ -72,10 +72,7 @@ class Gate:
 
     def ready(self, now: float) -> bool:
         """Whether the gate is passed."""
-        return (
-            self.good >= self._policy.gate
-            and now - self._first_good >= self._policy.sustain
-        )
+        return self.good >= self._policy.gate and now - self._first_good >= self._policy.sustain
 
 
 class StageSamples:
@@ -94,10 +91,10 @@ class StageSamples:
             self.failed += 1
 
 
-def stage_fails(ok: int, failed: int) -> bool:
-    """Whether a stage is to be abandoned: two failures that are more than a fifth of its samples.
+def stage_fails(ok: int, failed: int, *, least: int = 2) -> bool:
+    """Whether a stage is to be abandoned: `least` failures that are more than a fifth of its samples.
 
     One failure never ends a stage (the secondary answered that caller), and at 5 % true failures two of the first
     ten are a 9 % chance, while at 50 % four samples find it in 70 %.
     """
-    return failed >= 2 and failed * 5 > ok + failed
+    return failed >= least and failed * 5 > ok + failed

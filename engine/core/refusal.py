@@ -117,17 +117,13 @@ def error_of(
         The error, with the request's id and, where it helps, a true `retry_after`.
     """
     chosen = _telling(refusals)
-    past_deadline = now >= asked.deadline or any(
-        tried.outcome.past_deadline for tried in verdict.tried
-    )
+    past_deadline = now >= asked.deadline or any(tried.outcome.past_deadline for tried in verdict.tried)
     kind = _kind(chosen, refusals, past_deadline=past_deadline, broken=broken)
     if kind is errors.RateLimited:
         verdict.shed = chosen.shed or not verdict.tried
     retry_after = None
     if kind in (errors.RateLimited, errors.Overloaded):
-        times = [
-            refused.retry_at for refused in refusals if refused.retry_at is not None
-        ]
+        times = [refused.retry_at for refused in refusals if refused.retry_at is not None]
         retry_after = max(LEAST_RETRY_AFTER, min(times) - now) if times else None
     reasons = "; ".join(_sentence(refused) for refused in refusals)
     return kind(
@@ -155,11 +151,7 @@ _HEADLINES: dict[type[errors.SwitchgearError], str] = {
 
 def _sentence(refused: Refused) -> str:
     what = refused.reason or str(refused.cause)
-    return (
-        f"{refused.role}: {what}"
-        if refused.category is None
-        else f"{refused.role}: {refused.category} ({what})"
-    )
+    return f"{refused.role}: {what}" if refused.category is None else f"{refused.role}: {refused.category} ({what})"
 
 
 def _telling(refusals: Sequence[Refused]) -> Refused:
@@ -183,14 +175,8 @@ def _kind(
         return errors.StreamBroken
     if chosen.category is Category.CANCELLED:
         return errors.Cancelled
-    asked = [
-        refused
-        for refused in refusals
-        if refused.category is not None and not refused.shed
-    ]
-    if past_deadline or (
-        asked and all(refused.category is Category.TIMEOUT for refused in asked)
-    ):
+    asked = [refused for refused in refusals if refused.category is not None and not refused.shed]
+    if past_deadline or (asked and all(refused.category is Category.TIMEOUT for refused in asked)):
         return errors.DeadlineExceeded
     if chosen.category is not None:
         return _ERRORS[chosen.category]

@@ -21,6 +21,7 @@ from engine.core.policy import ManagerPolicy, ModelFacts
 from engine.core.ramp import Gate, StageSamples, in_share
 from engine.core.spill import SpillBudget
 from engine.core.throttle import Throttle
+from engine.core.value import value
 
 UNAVAILABLE_FOR: Mapping[Category, float] = MappingProxyType(
     {Category.QUOTA_EXHAUSTED: 3600.0, Category.MODEL_UNAVAILABLE: 300.0}
@@ -89,7 +90,7 @@ class Line:
         return Opinion()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hop:
     """One model in the order a request tries them.
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
 
+from engine.core.value import value
 from engine.core.window import SlidingCounts
 
 SPAN = 60.0
@@ -33,7 +34,7 @@ MIN_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Slot:
     """A time at which one request may be sent.
 

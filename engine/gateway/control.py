@@ -89,7 +89,7 @@ class _ControlAPI:
         _known(body, {"role", "reason", "ttl", "strict", "epoch"})
         strict = body.get("strict", False)
         if not isinstance(strict, bool):
-            raise InvalidRequest("strict: must be true or false", param="strict")
+            raise _wrong(what="strict: must be true or false", param="strict")
         control, actor = self._instance.control(), self._access.actor(request)
         return await self._act(
             lambda: control.set_override(
@@ -139,31 +139,35 @@ class _ControlAPI:
 async def _body(request: Request) -> Mapping[str, Any]:
     """A JSON object; the media type is required, because a form of another site cannot send it."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise InvalidRequest("send JSON: the header `Content-Type: application/json` is required")
+        raise _wrong(what="send JSON: the header `Content-Type: application/json` is required")
     raw = b""
     async for part in request.stream():
         raw += part
         if len(raw) > MAX_ACT:
-            raise InvalidRequest(f"the body is larger than {MAX_ACT} bytes")
+            raise _wrong(what=f"the body is larger than {MAX_ACT} bytes")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+        raise _wrong(what=f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise _wrong(what="the body must be a JSON object")
     return body
+
+
+def _wrong(*, what: str, param: str | None = None) -> InvalidRequest:
+    return InvalidRequest(what, param=param)
 
 
 def _known(body: Mapping[str, Any], fields: set[str]) -> None:
     for key in body:
         if key not in fields:
-            raise InvalidRequest(f"{key}: unknown field; there are {', '.join(sorted(fields))}", param=key)
+            raise _wrong(what=f"{key}: unknown field; there are {', '.join(sorted(fields))}", param=key)
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str):
-        raise InvalidRequest(f"{key}: must be a string", param=key)
+        raise _wrong(what=f"{key}: must be a string", param=key)
     return value
 
 
@@ -174,7 +178,7 @@ def _ttl(body: Mapping[str, Any]) -> float | None:
     try:
         return parse_duration(value)
     except ValueError as error:
-        raise InvalidRequest(f"ttl: {error}", param="ttl") from None
+        raise _wrong(what=f"ttl: {error}", param="ttl") from None
 
 
 def _epoch(value: Any) -> int | None:
@@ -183,7 +187,7 @@ def _epoch(value: Any) -> int | None:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise InvalidRequest("epoch: must be a whole number", param="epoch") from None
+        raise _wrong(what="epoch: must be a whole number", param="epoch") from None
 
 
 def _time(value: str | None, param: str, default: int) -> int:
@@ -199,4 +203,4 @@ def _time(value: str | None, param: str, default: int) -> int:
             return int(datetime.fromisoformat(value).timestamp() * 1000)
         except ValueError:
             pass
-    raise InvalidRequest(f"{param}: must be milliseconds since 1970 or ISO 8601, not {value!r}", param=param)
+    raise _wrong(what=f"{param}: must be milliseconds since 1970 or ISO 8601, not {value!r}", param=param)

@@ -68,10 +68,10 @@ def parse(body: bytes, *, session: str | None = None) -> Asked:
     manager = _text(fields, "model", "the name of a manager")
     stream = fields.get("stream")
     if stream not in (None, True, False):
-        raise _wrong("stream", "must be true or false")
+        raise _wrong(param="stream", what="must be true or false")
     options = fields.get("stream_options") or {}
     if not isinstance(options, dict):
-        raise _wrong("stream_options", "must be an object")
+        raise _wrong(param="stream_options", what="must be an object")
     wanted, kept = _limit(fields)
     request = Request(
         messages=_messages(fields.get("messages")),
@@ -85,7 +85,7 @@ def parse(body: bytes, *, session: str | None = None) -> Asked:
     return Asked(manager, request, bool(stream), bool(options.get("include_usage")))
 
 
-def _wrong(param: str, what: str) -> InvalidRequest:
+def _wrong(*, param: str, what: str) -> InvalidRequest:
     msg = f"{param}: {what}"
     return InvalidRequest(msg, param=param)
 
@@ -93,19 +93,19 @@ def _wrong(param: str, what: str) -> InvalidRequest:
 def _text(fields: Mapping[str, Any], key: str, what: str) -> str:
     value = fields.get(key)
     if not isinstance(value, str) or not value:
-        raise _wrong(key, f"must be {what}")
+        raise _wrong(param=key, what=f"must be {what}")
     return value
 
 
 def _messages(value: Any) -> tuple[JSON, ...]:
     if not isinstance(value, list) or not value:
-        raise _wrong("messages", "must be a list of at least one message")
+        raise _wrong(param="messages", what="must be a list of at least one message")
     for place, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise _wrong(f"messages[{place}]", 'must be an object with a "role"')
+            raise _wrong(param=f"messages[{place}]", what='must be an object with a "role"')
         content = message.get("content")
         if content is not None and not isinstance(content, str | list):
-            raise _wrong(f"messages[{place}].content", "must be a string or a list of parts")
+            raise _wrong(param=f"messages[{place}].content", what="must be a string or a list of parts")
     return tuple(value)
 
 
@@ -113,13 +113,13 @@ def _tools(value: Any) -> tuple[JSON, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise _wrong("tools", "must be a list of objects")
+        raise _wrong(param="tools", what="must be a list of objects")
     return tuple(value)
 
 
 def _format(value: Any) -> JSON | None:
     if value is not None and not isinstance(value, dict):
-        raise _wrong("response_format", "must be an object")
+        raise _wrong(param="response_format", what="must be an object")
     return value
 
 
@@ -130,7 +130,7 @@ def _limit(fields: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _wrong(key, "must be a whole number of at least 1")
+            raise _wrong(param=key, what="must be a whole number of at least 1")
         return value, {key: value} if key == LIMITS[0] else {}
     return None, {}
 
