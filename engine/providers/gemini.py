@@ -123,6 +123,8 @@ class GeminiProvider:
         from google import genai
         from google.genai import types
 
+        # A word newer than the library is kept as it is and read by us; nobody needs to hear of it.
+        warnings.filterwarnings("ignore", message=r".+ is not a valid \w+", category=UserWarning)
         options = types.HttpOptions(
             base_url=self._url or None,
             api_version=API_VERSION,
@@ -158,9 +160,7 @@ def _asked(call: Call) -> dict[str, Any]:
 
 def _plain(answer: Any) -> Any:
     """The library's answer as the JSON it came from."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a finish reason newer than the library is kept as its word
-        return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return answer.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
 
 
 def _foreign() -> tuple[type[Exception], ...]:
