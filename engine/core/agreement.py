@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from math import inf
 from types import NoneType
 from typing import Any
 
@@ -156,11 +157,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 def _check_types(body: Mapping[str, Any]) -> None:
     for name, types in _TYPES.items():
         value = body[name]
-        if not isinstance(value, types) or isinstance(value, bool) or value != value:
+        if not isinstance(value, types) or isinstance(value, bool):
             msg = f"{name} is {value!r}"
-            raise ValueError(msg)
-    if body["epoch"] < 0 or not 0 <= body["share"] <= 1:
-        msg = f"epoch is {body['epoch']}, share is {body['share']}"
+            raise TypeError(msg)
+    if body["epoch"] < 0 or not 0 <= body["share"] <= 1 or not 0 <= body["hold"] < inf:
+        msg = f"epoch is {body['epoch']}, share is {body['share']}, hold is {body['hold']}"
         raise ValueError(msg)
 
 

@@ -302,14 +302,9 @@ def _ramp(
     *,
     primary_down: bool,
 ) -> Document | None:
-    good, failed = ballot.stage(document.epoch)
-    samples = {
-        "stage": document.stage,
-        "share": document.share,
-        "ok": good,
-        "failed": failed,
-    }
-    if primary_down or stage_fails(good, failed):
+    tally = ballot.stage(document.epoch)
+    samples = {"stage": document.stage, "share": document.share, "ok": tally.good, "failed": tally.failed}
+    if primary_down or tally.fails:
         evidence = {**ballot.evidence(Role.PRIMARY), **samples}
         return _to_secondary(
             document,

@@ -14,7 +14,7 @@ from engine.core.agreement import Document, Member, Vote
 from engine.core.errors import SwitchgearError
 
 
-class CoordinatorUnavailable(SwitchgearError):  # noqa: N818
+class CoordinatorUnavailable(SwitchgearError):
     """The store of the agreement cannot be used now; the last agreement is kept. The message says what to change."""
 
     code: ClassVar[str] = "coordinator_unavailable"
