@@ -56,7 +56,7 @@ class Durability(StrEnum):
     BATCH = "batch"
 
 
-class RecordRejected(InternalError):  # noqa: N818 - named like the other errors callers catch
+class RecordRejected(InternalError):
     """A record breaks a rule of its table, or its id is recorded already; it is not written."""
 
 
@@ -114,6 +114,7 @@ class Recorder:
         self._checkpoint_at = 0.0
         self._give_up_at: float | None = None
         self._starting = threading.Lock()
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -158,6 +159,7 @@ class Recorder:
             if thread is not None:
                 self._give_up_at = time.monotonic() + timeout
                 self._queue.put(_Stop())
+                self._hurry.set()
         if thread is not None:
             thread.join(timeout + 1.0)
             atexit.unregister(self.close)
@@ -183,7 +185,9 @@ class Recorder:
         prompt = committed or self.durability is Durability.COMMIT
         ticket = Ticket()
         self._queue.put(_Entry(records, ticket, prompt))
-        if not prompt:
+        if prompt:
+            self._hurry.set()
+        else:
             tickets.complete((ticket,), None)
         return ticket
 
@@ -201,6 +205,7 @@ class Recorder:
             self.start()
         future: Future[T] = Future()
         self._queue.put(_Job(job, future, durable))
+        self._hurry.set()
         return future
 
     # The writer thread from here on.
@@ -208,7 +213,11 @@ class Recorder:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            stopping = self._turn()
+            try:
+                stopping = self._turn()
+            except Exception as error:
+                log.exception("the recorder stumbled; it goes on with a fresh connection")
+                self._doubt(error)
         while self._backlog and time.monotonic() < (self._give_up_at or 0.0):
             time.sleep(max(0.0, min(self._retry_at - time.monotonic(), RETRY_MAX_S)))
             self._retry()
@@ -239,11 +248,18 @@ class Recorder:
                     deadline = 0.0
                 elif deadline is None:
                     deadline = time.monotonic() + LINGER_S
-            item = self._next(max(0.0, deadline - time.monotonic()) if deadline else 0.0)
+            if deadline and self._queue.empty():
+                # Asleep and not at the queue, or every record would wake this thread in the middle of a request.
+                self._hurry.wait(max(0.0, deadline - time.monotonic()))
+                deadline = 0.0
+            item = self._next(0.0)
+        self._hurry.clear()
         if group:
             self._write(group)
         elif self._backlog:
             self._retry()
+        elif self.error is not None:
+            self._probe()
         elif not worked:
             self._rest()
         return False
@@ -258,6 +274,8 @@ class Recorder:
         """Seconds to wait for work: until the next retry, until a pause is worth a checkpoint, or for ever."""
         if self._backlog:
             return max(0.001, self._retry_at - time.monotonic())
+        if self.error is not None:
+            return RETRY_MAX_S
         return IDLE_S if self._dirty else None
 
     def _write(self, group: list[_Entry]) -> None:
@@ -275,6 +293,13 @@ class Recorder:
     def _retry(self) -> None:
         if time.monotonic() >= self._retry_at:
             self._flush()
+
+    def _probe(self) -> None:
+        """With nothing left to write: find out whether the store has recovered."""
+        with suppress(sqlite.Error):
+            with self._transaction(durable=False):
+                pass
+            self._recovered()
 
     def _flush(self) -> None:
         """Write the backlog in transactions of bounded size, until done or failed."""
@@ -351,7 +376,7 @@ class Recorder:
         try:
             with self._transaction(durable=job.durable) as connection:
                 result = job.run(connection)
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if isinstance(error, sqlite.Error) and not _is_records_fault(error):
                 self._doubt(error)
                 job.future.set_exception(self._unavailable(error))
@@ -359,6 +384,7 @@ class Recorder:
                 job.future.set_exception(error)
             return
         job.future.set_result(result)
+        self._recovered()
         self._tend()
 
     @contextmanager

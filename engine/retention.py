@@ -22,9 +22,9 @@ FREED_PAGES = 1000
 
 _SLICES = (
     """DELETE FROM attempts WHERE (request_id, n) IN (
-        SELECT request_id, n FROM attempts WHERE manager = :manager AND ts_ms < :edge ORDER BY ts_ms LIMIT :slice)""",
+        SELECT request_id, n FROM attempts WHERE manager = :manager AND ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM requests WHERE id IN (
-        SELECT id FROM requests WHERE manager = :manager AND ts_ms < :edge ORDER BY ts_ms LIMIT :slice)""",
+        SELECT id FROM requests WHERE manager = :manager AND ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM failovers WHERE seq IN (
         SELECT seq FROM failovers WHERE manager = :manager AND scope = 'request' AND ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM breaker_transitions WHERE seq IN (
@@ -36,7 +36,8 @@ _SHARED_SLICES = (
     """DELETE FROM deliveries WHERE (outbox_id, n) IN (
         SELECT outbox_id, n FROM deliveries WHERE ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM outbox WHERE seq IN (
-        SELECT seq FROM outbox WHERE created_ms < :edge AND state IN ('delivered', 'dead', 'cancelled') LIMIT :slice)""",
+        SELECT seq FROM outbox WHERE created_ms < :edge AND state IN ('delivered', 'dead', 'cancelled')
+        LIMIT :slice)""",
 )
 
 
