@@ -87,6 +87,7 @@ class Exchange:
         validators: Callables that may reject an answer.
         on_event: Called with the manager's name when a breaker moved, outside the lock.
         ids: Where ids of requests and records come from; ascending.
+        ids: Where ids of requests and records come from; ascending.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Exchange:
         self.clock = clock or SystemClock()
         self.validators = tuple(validators)
         self.on_event = on_event
+        self.new_id = ids
         self.new_id = ids
         self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
         self.lock = threading.Lock()
@@ -142,7 +144,7 @@ class Exchange:
         Raises:
             Overloaded: The record queue is full, because the store does not take records.
         """
-        request = Request.of(prompt, new_id)
+        request = Request.of(prompt, self.new_id)
         if self.sink.full:
             msg = "the record queue is full because the store is not keeping up; try again later"
             raise Overloaded(msg, request_id=request.id, retry_after=QUEUE_RETRY_AFTER)

@@ -1,27 +1,15 @@
-"""The agent: one thread per process that votes, decides, swaps and adopts for all of its managers.
-
-A round for a manager is: read the document, adopt it, cast the vote, decide, swap. Requests never wait for a round:
-they are routed by what was adopted last, and protected by their own breakers meanwhile. While the coordinator
-cannot be reached the last agreement stands: nothing fails back, nothing advances, and that is said out loud.
-"""
+"""The agent: one thread per process that makes rounds of agreement for all of its managers (`engine.fleet.rounds`)."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from engine.core import fleet
-from engine.core.agreement import Document, DocumentError, Member, Vote
-from engine.core.events import FailoverRecord, OverrideRecord, Scope
-from engine.core.messages import Request, Role
-from engine.core.switchboard import Adoption
-from engine.fleet.base import CoordinatorUnavailable
+from engine.core.agreement import Member
 from engine.fleet.gauges import gauges_of
-from engine.ids import new_id
+from engine.fleet.rounds import ROUND_EVERY, Rounds
 from engine.version import VERSION
 
 if TYPE_CHECKING:
@@ -30,34 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROUND_EVERY: Final = 0.5
-"""Seconds between two rounds when nothing happens; a hint or a moved breaker makes one at once."""
 
-MEMBER_TTL: Final = 15.0
-"""Seconds after which an instance that says nothing counts as lost."""
-
-BEAT_EVERY: Final = 2.0
-"""Seconds between two heartbeats; they carry this process's gauges."""
-
-STALL: Final = 2.0
-"""Seconds of a round being late after which this process was paused, and its findings are too old to vote on."""
-
-STALL_SILENCE: Final = 30.0
-"""Seconds of abstaining after such a pause (Redis Sentinel's TILT mode)."""
-
-
-@dataclass(slots=True)
-class _Desk:
-    """What the agent remembers about one manager."""
-
-    exchange: Exchange
-    voted: Vote | None = None
-    voted_at: float = 0.0
-    probing: bool = False
-    prober: Callable[[Request, Role], None] | None = None
-
-
-class Agent:
+class Agent(Rounds):
     """Agrees with the other instances on behalf of one process.
 
     Args:
@@ -65,40 +27,29 @@ class Agent:
     """
 
     def __init__(self, instance: Instance) -> None:
+        super().__init__(instance.coordinator, instance.recorder, instance.clock, local=instance.local_agreement)
         self._instance = instance
-        self._desks: dict[str, _Desk] = {}
         self._wake = threading.Event()
-        self._urgent: set[str] = set()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._first = threading.Event()
-        self._beat_at = 0.0
-        self._silent_until = 0.0
         self._started_ms = instance.clock.wall_ms()
-        self.reachable: bool | None = None
-        self.agreed_ms: int | None = None
-        self.trouble: str | None = None
 
     # -- from other threads ------------------------------------------------------------------------------------
 
     def add(self, exchange: Exchange) -> None:
         """Take on a manager."""
-        self._desks = {**self._desks, exchange.name: _Desk(exchange)}
+        super().add(exchange)
         self.poke(exchange.name)
 
-    def probes_with(self, name: str, prober: Callable[[Request, Role], None]) -> None:
-        """How synthetic probes of a manager are sent: by whichever driver serves it."""
-        self._desks[name].prober = prober
-
     def poke(self, name: str) -> None:
-        """Make a round for a manager now."""
-        self._urgent.add(name)
+        """Make a round now, because something happened to a manager."""
+        del name  # a round is for all of them: it is cheap, and one that is late is not
         self._wake.set()
 
     def start(self) -> None:
         """Start the thread and wait a moment for its first round, so that requests know what is agreed."""
-        for desk in self._desks.values():
-            self._recall(desk)
+        self.recall()
         self._thread = threading.Thread(target=self._run, name="switchgear-agent", daemon=True)
         self._thread.start()
         self._instance.coordinator.subscribe(self.poke)
@@ -111,221 +62,25 @@ class Agent:
         if self._thread is not None:
             self._thread.join(5.0)
 
-    def refresh(self, name: str) -> None:
-        """One round for a manager on the caller's thread: an operator's act takes effect before it is answered."""
-        try:
-            document = self._instance.coordinator.read(name)
-        except (CoordinatorUnavailable, DocumentError):
-            self.poke(name)
-            return
-        if document is not None:
-            self._adopt(self._desks[name], document)
+    def probed(self, name: str) -> None:
+        """A synthetic probe has ended, well or not."""
+        super().probed(name)
+        self.poke(name)
 
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        clock = self._instance.clock
-        due = clock.monotonic()
+        due = self._clock.monotonic()
         while not self._stopping:
-            late = clock.monotonic() - due
-            if late > STALL:
-                self._silent_until = clock.monotonic() + STALL_SILENCE
-                log.warning("this process stood still for %.1f s; it abstains for %.0f s", late, STALL_SILENCE)
-            self._rounds()
+            self.stood_still(self._clock.monotonic() - due)
+            self._wake.clear()
+            self.turn()
             self._first.set()
-            due = clock.monotonic() + ROUND_EVERY
+            due = self._clock.monotonic() + ROUND_EVERY
             self._wake.wait(ROUND_EVERY)
-
-    def _rounds(self) -> None:
-        self._wake.clear()
-        self._urgent.clear()
-        try:
-            self._beat()
-            for desk in self._desks.values():
-                self._round(desk)
-        except CoordinatorUnavailable as error:
-            self._lost(error)
-        except Exception:
-            log.exception("a round of agreement failed; the last agreement stands")
-        else:
-            if self.reachable is False:
-                log.info("the coordinator is back; agreement resumes")
-            self.reachable, self.trouble = True, None
-            self.agreed_ms = self._instance.clock.wall_ms()
-        for desk in self._desks.values():
-            self._probe(desk)
-
-    def _lost(self, error: CoordinatorUnavailable) -> None:
-        if self.reachable is not False:
-            log.warning("%s; the last agreement stands until it is back", error)
-        self.reachable, self.trouble = False, str(error)
-
-    def _round(self, desk: _Desk) -> None:
-        exchange, coordinator = desk.exchange, self._instance.coordinator
-        try:
-            document = coordinator.read(exchange.name)
-        except DocumentError as error:
-            self.trouble = f"{exchange.name}: {error}"
-            log.warning("%s; the last good agreement stands", self.trouble)
-            return
-        if document is None:
-            document = self._found(exchange)
-        self._adopt(desk, document)
-        if document.epoch < exchange.board.document.epoch:
-            self._regressed(exchange, document)
-            return
-        self._vote(desk)
-        votes, members = coordinator.votes(exchange.name), coordinator.members()
-        live = sum(member.alive for member in members)
-        seen = self._observation(exchange)
-        with exchange.lock:
-            exchange.board.instances = max(1, live)
-            following = fleet.decide(document, votes, members, seen, exchange.policy.recovery, exchange.policy.fleet)
-        if following is not None and coordinator.swap(exchange.name, document.epoch, following):
-            self._swapped(desk, document, following)
-
-    def _found(self, exchange: Exchange) -> Document:
-        """The first document of a manager, or the one this process still knows when the store has lost it."""
-        known = exchange.board.document
-        document = known if known.epoch else Document(since_ms=self._instance.clock.wall_ms(), epoch=1)
-        self._instance.coordinator.swap(exchange.name, None, document)
-        return self._instance.coordinator.read(exchange.name) or document
-
-    def _regressed(self, exchange: Exchange, document: Document) -> None:
-        """The store went back in time: refuse its document and offer the newer one again, one epoch later."""
-        known = exchange.board.document
-        self.trouble = f"{exchange.name}: the store holds epoch {document.epoch} after {known.epoch} was seen"
-        log.error("%s; the newer agreement stands and is written again", self.trouble)
-        self._instance.coordinator.swap(exchange.name, document.epoch, known.following(cause="regressed"))
-
-    def _observation(self, exchange: Exchange) -> fleet.Observation:
-        board, clock = exchange.board, self._instance.clock
-        now = clock.monotonic()
-        return fleet.Observation(
-            now=now,
-            wall_ms=clock.wall_ms(),
-            active_seen=board.active_seen,
-            document_seen=board.document_seen,
-            writer=f"{exchange.identity.instance}/{secrets.token_hex(4)}",
-            override_over=board.document.override is not None and board.override(now) is None,
-            forces_over=board.forces_ended(now),
-        )
-
-    def _vote(self, desk: _Desk) -> None:
-        """Cast the vote when it says something new, or before its lease ends."""
-        exchange, clock = desk.exchange, self._instance.clock
-        vote = exchange.vote()
-        now = clock.monotonic()
-        if now < self._silent_until:
-            return
-        last, ttl = desk.voted, exchange.policy.fleet.vote_ttl
-        if last is not None and _same(last, vote) and now - desk.voted_at < ttl / 3:
-            return
-        self._instance.coordinator.vote(exchange.name, vote, ttl)
-        desk.voted, desk.voted_at = vote, now
-
-    def _swapped(self, desk: _Desk, document: Document, following: Document) -> None:
-        """What only the writer of a document records: the end of an override is an operator's act too."""
-        self._adopt(desk, following)
-        ended = document.override
-        if ended is not None and following.override is None:
-            record = OverrideRecord(
-                id=new_id(),
-                ts_ms=self._instance.clock.wall_ms(),
-                manager=desk.exchange.name,
-                action="expired",
-                role=ended.role,
-                strict=ended.strict,
-                reason=ended.reason,
-                actor=ended.by,
-                expires_ms=ended.expires_ms,
-                epoch=following.epoch,
-            )
-            self._instance.recorder.submit([record])
-
-    def _adopt(self, desk: _Desk, document: Document) -> None:
-        adoption = desk.exchange.adopt(document)
-        if adoption is None:
-            return
-        if adoption.moved:
-            self._instance.recorder.submit([self._move(desk.exchange, adoption)])
-        desk.voted = None
-        self._beat_at = 0.0
-        self._remember(desk, document)
-
-    def _move(self, exchange: Exchange, adoption: Adoption) -> FailoverRecord:
-        document = adoption.document
-        return FailoverRecord(
-            id=new_id(),
-            ts_ms=self._instance.clock.wall_ms(),
-            manager=exchange.name,
-            instance=exchange.identity.instance,
-            scope=Scope.ACTIVE,
-            from_role=adoption.previous.active,
-            to_role=document.active,
-            cause=document.cause,
-            request_id=None,
-            epoch=document.epoch,
-            evidence=document.evidence,
-        )
-
-    # -- across restarts without the coordinator ---------------------------------------------------------------
-
-    def _remember(self, desk: _Desk, document: Document) -> None:
-        """Keep the agreement beside the records, for a start without the coordinator."""
-        local = self._instance.local_agreement
-        if local is not None:
-            known = local.read(desk.exchange.name)
-            if known is None or known.epoch < document.epoch:
-                local.swap(desk.exchange.name, known.epoch if known else None, document)
-
-    def _recall(self, desk: _Desk) -> None:
-        local = self._instance.local_agreement
-        document = local.read(desk.exchange.name) if local is not None else None
-        if document is not None:
-            desk.exchange.adopt(document)
-
-    # -- synthetic probes and heartbeats -----------------------------------------------------------------------
-
-    def _probe(self, desk: _Desk) -> None:
-        """Send a one-token probe where traffic is too thin to find out whether primary is well again."""
-        exchange, clock = desk.exchange, self._instance.clock
-        if desk.prober is None or desk.probing or self.reachable is False:
-            return
-        with exchange.lock:
-            due = exchange.board.synthetic_due(clock.monotonic())
-        if not due:
-            return
-        desk.probing = True
-        request = Request(
-            messages=({"role": "user", "content": "ping"},), max_output_tokens=1, id=new_id(), synthetic=True
-        )
-        desk.prober(request, Role.PRIMARY)
-
-    def probed(self, name: str) -> None:
-        """A synthetic probe has ended, well or not."""
-        self._desks[name].probing = False
-        self.poke(name)
-
-    def _beat(self) -> None:
-        now = self._instance.clock.monotonic()
-        if now < self._beat_at:
-            return
-        self._beat_at = now + BEAT_EVERY
-        self._instance.coordinator.register(self.member(), MEMBER_TTL)
 
     def member(self) -> Member:
         """This process as the fleet sees it, with its gauges."""
         identity = self._instance.identity
         gauges: Mapping[str, Any] = gauges_of(self._instance, [desk.exchange for desk in self._desks.values()])
         return Member(identity.instance, identity.host, VERSION, self._started_ms, gauges=gauges)
-
-
-def _same(last: Vote, vote: Vote) -> bool:
-    """Whether two votes say the same, whatever their sequence number."""
-    return (
-        last.primary.verdict is vote.primary.verdict
-        and last.secondary.verdict is vote.secondary.verdict
-        and (last.epoch, last.ready, last.stage_ok, last.stage_failed)
-        == (vote.epoch, vote.ready, vote.stage_ok, vote.stage_failed)
-    )
