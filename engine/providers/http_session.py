@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
+from urllib.request import getproxies
 
 import aiohttp
 
@@ -134,7 +135,8 @@ def _session() -> aiohttp.ClientSession:
         # The clocks are ours: aiohttp's default would end every stream after five minutes.
         timeout=aiohttp.ClientTimeout(total=None),
         read_bufsize=_READ_BUFFER,
-        trust_env=True,
+        # Proxies are honoured where there are any; looking for them again at every request costs a millisecond.
+        trust_env=bool(getproxies()),
         trace_configs=[trace],
     )
 
