@@ -1,0 +1,352 @@
+"""What the rules of one tick ask, read from the store in a handful of statements and one snapshot.
+
+Guarantees: window edges are exact to the millisecond (whole minutes come from the sums by minute, the rest from raw
+rows); counts of nothing are 0; ratios and percentiles of nothing have no value; the start of a level is the moment
+that is on record.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from alerts import queries
+from alerts.expression import LevelTest, Value
+from alerts.queries import Agreed, Beat, Sums
+from alerts.spans import Plan, plan
+from alerts.vocabulary import BREAKER_STATES, PERCENTILES, ROLES, Query
+from engine.core.outcomes import RULES, Effect
+from engine.percentiles import bucket_of, quantile
+from engine.sqlite import Connection
+
+STOPPED_MARK = "receiver stopped: "
+FAILURES = frozenset(str(category) for category, rule in RULES.items() if rule.breaker is Effect.FAILURE)
+LIMITED = frozenset({"rate_limited", "quota_exhausted"})
+SEVERITY = ("open", "forced_open", "half_open", "forced_closed", "closed")
+"""Breaker states, the worst first."""
+
+_BY_REQUESTS = frozenset({"requests", "errors", "error_rate", "secondary_share", "shed", "cost_usd", "tokens"})
+_BY_ATTEMPTS = frozenset({"rate_limited", "auth_errors", "semantic_failures"})
+_BY_FAILOVERS = frozenset({"failovers", "request_failovers"})
+
+
+class Observations(Protocol):
+    """Answers to what rules ask, at one moment."""
+
+    def ask(self, manager: str | None, query: Query) -> Value:
+        """The value of a query for a manager, or for the store; `None` for no value."""
+
+    def since(self, manager: str | None, test: LevelTest) -> int | None:
+        """Since when, in milliseconds, a level has fulfilled a test that it fulfils now; `None` when unknown."""
+
+
+class Reading:
+    """The store at one moment.
+
+    Args:
+        connection: In a read transaction.
+        asked: Everything that will be asked.
+        managers: Of whom.
+        now_ms: The moment.
+        beats: Signs of life of the fleet; by default those in the store.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        asked: Iterable[Query],
+        managers: Sequence[str],
+        now_ms: int,
+        beats: Sequence[Beat] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._managers = tuple(managers)
+        self._now_ms = now_ms
+        asked = frozenset(asked)
+        self._counts: dict[tuple[str, Query], float | None] = {}
+        self._marks = queries.marks(connection, STOPPED_MARK)
+        self._beats = queries.beats(connection) if beats is None else list(beats)
+        self._agreed = {one.manager: one for one in queries.agreed(connection)}
+        self._read_requests(_of(asked, _BY_REQUESTS))
+        self._read_attempts([q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)])
+        self._read_failovers(_of(asked, _BY_FAILOVERS))
+        self._read_simple(_of(asked, {"breaker_transitions"}), queries.breaker_changes)
+        self._read_simple(_of(asked, {"ramp_aborts"}), queries.ramp_aborts)
+        self._read_latency(_of(asked, PERCENTILES.keys()))
+        self._breakers = {
+            (manager, query.role): self._breaker(manager, query.role)
+            for query in asked
+            if query.name == "breaker"
+            for manager in managers
+        }
+        self._store = {query: self._store_wide(query) for query in asked}
+
+    def ask(self, manager: str | None, query: Query) -> Value:
+        """See `Observations.ask`."""
+        if query.name in _STORE_WIDE:
+            return self._store[query]
+        if manager is None:
+            return None
+        if query.is_window:
+            return self._counts.get((manager, query), 0.0)
+        if query.name == "manager":
+            return manager
+        if query.name == "breaker":
+            return self._breakers[manager, query.role][0]
+        return self._level(self._agreed.get(manager), query.name)
+
+    def since(self, manager: str | None, test: LevelTest) -> int | None:
+        """See `Observations.since`."""
+        agreed = self._agreed.get(manager or "")
+        if manager is None:
+            return None
+        if test.query.name == "breaker":
+            return self._breaker_since(manager, test)
+        if agreed is None:
+            return None
+        if test.query.name == "active_model":
+            return agreed.since_ms or None
+        if test.query.name == "override_active" and test.holds(True):
+            return queries.override_started(self._connection, manager)
+        return None
+
+    def _level(self, agreed: Agreed | None, name: str) -> Value:
+        if name == "override_active":
+            override = agreed.override if agreed else None
+            return override is not None and override.get("expires_ms", 0) > self._now_ms
+        if agreed is None:
+            return None
+        return agreed.active if name == "active_model" else float(agreed.share)
+
+    def _store_wide(self, query: Query) -> Value:
+        live = _live(self._beats, self._now_ms)
+        match query.name:
+            case "instances":
+                return float(len(live))
+            case "agreement_age":
+                return self._agreement_age(live)
+            case "recorder_queue":
+                return float(sum(beat.gauges.get("queue_length") or 0 for beat in live))
+            case "receivers_stopped":
+                return float(len(self._marks))
+            case "outbox_age":
+                oldest = queries.oldest_due(self._connection)
+                return 0.0 if oldest is None else max(0.0, (self._now_ms - oldest) / 1000)
+            case "dead_letters":
+                start = self._now_ms - round(query.seconds * 1000)
+                return float(queries.dead_letters(self._connection, start, self._now_ms))
+        return None
+
+    def _agreement_age(self, live: Sequence[Beat]) -> float | None:
+        """Seconds since the agreement was last confirmed, of the instance for which it is longest ago."""
+        if not live:
+            return None
+        return max(float(beat.gauges.get("agreement_age") or 0.0) for beat in live)
+
+    def _plan(self, asked: Sequence[Query]) -> Plan:
+        return plan({query.seconds for query in asked}, self._now_ms)
+
+    def _read_requests(self, asked: Sequence[Query]) -> None:
+        if not asked:
+            return
+        cut = self._plan(asked)
+        table = _table(queries.requests(self._connection, cut.spans, self._managers))
+        for manager in self._managers:
+            for query in asked:
+                groups = _groups(table, manager, cut.parts[query.seconds])
+                self._counts[manager, query] = _request_value(query, groups)
+
+    def _read_attempts(self, asked: Sequence[Query]) -> None:
+        if not asked:
+            return
+        cut = self._plan(asked)
+        table = _table(queries.attempts(self._connection, cut.spans, self._managers))
+        for manager in self._managers:
+            for query in asked:
+                groups = _groups(table, manager, cut.parts[query.seconds])
+                self._counts[manager, query] = _attempt_value(query, groups)
+
+    def _read_failovers(self, asked: Sequence[Query]) -> None:
+        if not asked:
+            return
+        cut = self._plan(asked)
+        table = _table(queries.failovers(self._connection, cut.spans, self._managers))
+        for manager in self._managers:
+            for query in asked:
+                groups = _groups(table, manager, cut.parts[query.seconds])
+                if query.name == "failovers":
+                    n = sum(a[0] for k, a in groups if k[:3] == ("active", *ROLES) and k[3] != "override")
+                else:
+                    n = sum(a[0] for k, a in groups if k[0] == "request" and query.role in ("", k[1]))
+                self._counts[manager, query] = float(n)
+
+    def _read_simple(self, asked: Sequence[Query], read: _Read) -> None:
+        if not asked:
+            return
+        cut = self._plan(asked)
+        table = _table(read(self._connection, cut.spans, self._managers))
+        for manager in self._managers:
+            for query in asked:
+                groups = _groups(table, manager, cut.parts[query.seconds])
+                n = sum(amounts[0] for key, amounts in groups if not query.role or key[0] == query.role)
+                self._counts[manager, query] = float(n)
+
+    def _read_latency(self, asked: Sequence[Query]) -> None:
+        if not asked:
+            return
+        cut = self._plan(asked)
+        metrics = sorted({PERCENTILES[query.name][0] for query in asked})
+        table: dict[tuple[int, str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for one in queries.latency_minutes(self._connection, cut.spans, self._managers, metrics):
+            metric, role, bucket = one.key
+            table[one.span, one.manager, metric, role][bucket] += int(one.amounts[0])
+        for span, manager, role, duration, ttft in queries.latency_rows(self._connection, cut.spans, self._managers):
+            table[span, manager, "duration", role][bucket_of(duration)] += 1
+            if ttft is not None:
+                table[span, manager, "ttft", role][bucket_of(ttft)] += 1
+        merged: dict[tuple[str, str, str, float], Mapping[int, int]] = {}
+        for manager in self._managers:
+            for query in asked:
+                metric, share = PERCENTILES[query.name]
+                key = (manager, metric, query.role, query.seconds)
+                if key not in merged:
+                    merged[key] = _merge(table, manager, metric, query.role, cut.parts[query.seconds])
+                middle = quantile(merged[key], share)
+                self._counts[manager, query] = None if middle is None else middle / 1000
+
+    def _breaker(self, manager: str, role: str) -> tuple[str, frozenset[str]]:
+        """The state of a breaker over all live instances, and which instances those are."""
+        states: dict[str, str] = {}
+        for beat in _live(self._beats, self._now_ms):
+            line = beat.gauges.get("managers", {}).get(manager, {}).get("lines", {}).get(role)
+            if isinstance(line, dict) and line.get("state") in BREAKER_STATES:
+                states[beat.instance] = line["state"]
+        for _, instance, _, to_state in reversed(queries.breaker_history(self._connection, manager, role, 200)):
+            if instance in states:
+                states[instance] = to_state
+        return together(states.values()), frozenset(states)
+
+    def _breaker_since(self, manager: str, test: LevelTest) -> int | None:
+        """Walk the recorded changes backwards for as long as the test holds."""
+        _, live = self._breakers[manager, test.query.role]
+        states = dict.fromkeys(live, "closed")
+        rows = [row for row in queries.breaker_history(self._connection, manager, test.query.role) if row[1] in live]
+        for _, instance, _, to_state in reversed(rows):
+            states[instance] = to_state
+        since = None
+        for ts_ms, instance, from_state, _ in rows:
+            if not test.holds(together(states.values())):
+                break
+            since = ts_ms
+            states[instance] = from_state
+        else:
+            return since if not rows or not test.holds(together(states.values())) else None
+        return since
+
+
+def together(states: Iterable[str]) -> str:
+    """One state for many instances' breakers: the worst that at least half of them are in, or worse than."""
+    known = list(states)
+    for worst in SEVERITY:
+        bad = SEVERITY[: SEVERITY.index(worst) + 1]
+        if 2 * sum(state in bad for state in known) >= len(known) > 0:
+            return worst
+    return "closed"
+
+
+class _Read(Protocol):
+    def __call__(self, connection: Connection, spans: Sequence[queries.Span], managers: Sequence[str]) -> list[Sums]:
+        """One of the reading statements."""
+
+
+_TRIED = frozenset({"errors", "error_rate", "cost_usd", "tokens"})
+_STORE_WIDE = frozenset(
+    {"instances", "agreement_age", "recorder_queue", "receivers_stopped", "outbox_age", "dead_letters"}
+)
+
+_Group = tuple[tuple[object, ...], tuple[float, ...]]
+
+
+def _of(asked: Iterable[Query], names: Iterable[str]) -> list[Query]:
+    names = frozenset(names)
+    return sorted(query for query in asked if query.name in names and not (query.role and query.name in _TRIED))
+
+
+def _live(beats: Iterable[Beat], now_ms: int) -> list[Beat]:
+    return [beat for beat in beats if now_ms - beat.updated_ms <= beat.ttl_ms]
+
+
+def _table(sums: Iterable[Sums]) -> dict[tuple[str, int], list[_Group]]:
+    table: dict[tuple[str, int], list[_Group]] = defaultdict(list)
+    for one in sums:
+        table[one.manager, one.span].append((one.key, one.amounts))
+    return table
+
+
+def _groups(table: Mapping[tuple[str, int], list[_Group]], manager: str, parts: Iterable[int]) -> list[_Group]:
+    return [group for part in parts for group in table.get((manager, part), ())]
+
+
+def _request_value(query: Query, groups: Iterable[_Group]) -> float | None:
+    """Keys are role, outcome, server's fault, synthetic; amounts number, tokens, USD."""
+    ok = errors = requests = shed = secondary = tokens = cost = 0.0
+    for (role, outcome, fault, synthetic), (n, used, paid) in groups:
+        tokens += used
+        cost += paid
+        if synthetic or (query.role and query.role != role):
+            continue
+        requests += n
+        shed += n if outcome == "shed" else 0
+        errors += n if outcome == "error" and fault else 0
+        ok += n if outcome == "ok" else 0
+        secondary += n if outcome == "ok" and role == "secondary" else 0
+    match query.name:
+        case "error_rate":
+            return errors / (ok + errors) if ok + errors else None
+        case "secondary_share":
+            return secondary / ok if ok else None
+    plain = {"requests": requests, "errors": errors, "shed": shed, "tokens": tokens, "cost_usd": cost}
+    return plain[query.name]
+
+
+def _attempt_value(query: Query, groups: Iterable[_Group]) -> float | None:
+    """Keys are role, category, synthetic; amounts number, tokens, USD."""
+    ok = failures = limited = auth = semantic = tokens = cost = 0.0
+    for (role, category, synthetic), (n, used, paid) in groups:
+        if query.role and query.role != role:
+            continue
+        tokens += used
+        cost += paid
+        auth += n if category == "auth" else 0
+        semantic += n if category == "semantic" else 0
+        if synthetic:
+            continue
+        limited += n if category in LIMITED else 0
+        failures += n if category in FAILURES else 0
+        ok += n if category == "ok" else 0
+    if query.name == "error_rate":
+        return failures / (ok + failures) if ok + failures else None
+    return {
+        "errors": failures,
+        "rate_limited": limited,
+        "auth_errors": auth,
+        "semantic_failures": semantic,
+        "tokens": tokens,
+        "cost_usd": cost,
+    }[query.name]
+
+
+def _merge(
+    table: Mapping[tuple[int, str, str, str], Mapping[int, int]],
+    manager: str,
+    metric: str,
+    role: str,
+    parts: Iterable[int],
+) -> Mapping[int, int]:
+    merged: dict[int, int] = defaultdict(int)
+    for part in parts:
+        for one in (role,) if role else ROLES:
+            for bucket, n in table.get((part, manager, metric, one), {}).items():
+                merged[bucket] += n
+    return merged

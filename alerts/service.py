@@ -1,0 +1,341 @@
+"""Everything about alerts that runs: rules, ticks, delivery, the watchdog. One call starts it, one stops it.
+
+One evaluator per store works, by a lease of the coordinator; the others stand by and say so. The watchdog is a thread
+of its own outside the scheduler, so that a scheduler that hangs is noticed too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from alerts import net, outbox, queries
+from alerts.dispatcher import Dispatcher
+from alerts.notices import Line, Notice, Reason, Status
+from alerts.queries import Beat
+from alerts.receivers import receivers_of
+from alerts.rules import EVALUATOR_STALLED, Rule, RuleSet, read_rules
+from alerts.scheduler import EVALUATION, Duty, Scheduler
+from alerts.tick import Overtaken, Ticker, TickReport
+from engine.clock import Clock, SystemClock
+from engine.config import Config
+from engine.core.errors import SwitchgearError
+from engine.fleet.base import Coordinator, CoordinatorUnavailable
+from engine.ids import new_id
+from engine.recorder import Recorder
+from engine.sqlite import Connection
+
+log = logging.getLogger(__name__)
+
+LEASE = "evaluator"
+LEASE_TTL_S = 15.0
+LEASE_RENEW_S = 5.0
+ALONE_AFTER_S = 60.0
+"""Without a coordinator for this long every instance evaluates: two messages are better than none."""
+STALLED_INTERVALS = 2.5
+PULSE_S = 1.0
+PRUNE_EVERY_S = 3600.0
+KEEP_LETTERS_MS = 14 * 86_400_000
+HEARTBEAT_TIMEOUT_S = 10.0
+
+
+class Part(StrEnum):
+    """What this process does about alerts."""
+
+    EVALUATOR = "evaluator"
+    STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertHealth:
+    """How it is going.
+
+    Attributes:
+        ok: Whether everything that should run runs.
+        part: Evaluator or standby.
+        reasons: What is not as it should be, a line each; may hold warnings while `ok`.
+        last_tick_ms: When rules were last evaluated here, `None` for never.
+        rules: How many are in force.
+    """
+
+    ok: bool
+    part: Part
+    reasons: tuple[str, ...]
+    last_tick_ms: int | None
+    rules: int
+
+
+class RuleBook:
+    """The rules in force: the file's, read again when it changes; a broken rule stays as it last worked.
+
+    Args:
+        path: The rule file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self.current = RuleSet(path=path)
+
+    def refresh(self) -> RuleSet:
+        """The rules in force now."""
+        try:
+            stat = self._path.stat()
+            seen = (stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            seen = (0, 0)
+        if seen != self._seen:
+            self._seen = seen
+            self._adopt(read_rules(self._path))
+        return self.current
+
+    def _adopt(self, fresh: RuleSet) -> None:
+        for problem in fresh.problems:
+            log.error("%s", problem)
+        broken = {problem.rule for problem in fresh.problems}
+        whole = "" in broken and not fresh.rules
+        kept: list[Rule] = [rule for rule in self.current.rules if whole or rule.alert in broken]
+        names = {(rule.alert, tuple(sorted(rule.labels.items()))) for rule in fresh.rules}
+        kept = [rule for rule in kept if (rule.alert, tuple(sorted(rule.labels.items()))) not in names]
+        self.current = RuleSet((*fresh.rules, *kept), fresh.problems, fresh.path)
+        log.info("%d alert rules in force from %s", len(self.current.rules), self._path)
+
+
+class AlertService:
+    """Evaluates, notifies and delivers for one process.
+
+    Args:
+        config: The configuration.
+        recorder: Writes; shared with the engine.
+        coordinator: Gives the evaluator's lease, and knows who is alive; `None`: this process is alone.
+        owner: This process's name, the same as its instance in the fleet.
+        clock: Both clocks.
+        duties: More that runs on the same scheduler, such as canaries and retention.
+        environ: Where addresses and secrets are.
+
+    Raises:
+        ConfigurationError: A receiver cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        coordinator: Coordinator | None = None,
+        *,
+        owner: str = "",
+        clock: Clock | None = None,
+        duties: Sequence[Duty] = (),
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._config = config
+        self._recorder = recorder
+        self._coordinator = coordinator
+        self._owner = owner or new_id()
+        self._clock = clock or SystemClock()
+        self._interval = config.alerts.evaluate_every
+        self.receivers = receivers_of(config, environ)
+        self.rules = RuleBook(config.alert_rules_path)
+        self._base_url = config.dashboard_url
+        self._heartbeat_url = environ.get(config.alerts.heartbeat_url_env) if config.alerts.heartbeat_url_env else None
+        self.ticker = Ticker(
+            recorder, self._clock, tuple(config.managers), self.receivers, self._base_url, self._owner, self._beats
+        )
+        self.dispatcher = Dispatcher(recorder, self._clock, self.receivers, f"{self._owner} {new_id()}")
+        self.scheduler = Scheduler((*self._own_duties(), *duties))
+        self._stop = threading.Event()
+        self._watchdog: threading.Thread | None = None
+        self._part = Part.STANDBY
+        self._stalled = False
+        self._started: float | None = None
+        self._leased_until = 0.0
+        self._renew_at = 0.0
+        self._unreachable_since: float | None = None
+        self._last_tick: float | None = None
+        self._last_tick_ms: int | None = None
+        self._due_ms: int | None = None
+        self._trouble = ""
+        self._failing: Mapping[str, str] = {}
+
+    def start(self) -> None:
+        """Read the rules and begin; a rule file with mistakes is reported and its good rules are used."""
+        self._started = self._clock.monotonic()
+        self.rules.refresh()
+        for receiver in self.receivers:
+            if receiver.lacks:
+                log.error("receiver %s: %s", receiver.name, receiver.lacks)
+        self._lead()
+        self.dispatcher.start()
+        self.scheduler.start()
+        self._watchdog = threading.Thread(target=self._watch, name="switchgear-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End everything within about so many seconds; what is not delivered is delivered after the next start."""
+        self._stop.set()
+        self.scheduler.stop(timeout)
+        self.dispatcher.stop(timeout)
+        if self._watchdog is not None:
+            self._watchdog.join(1.0)
+
+    def health(self) -> AlertHealth:
+        """How it is going, for /readyz and the dashboard."""
+        reasons: list[str] = []
+        stalled = self._is_stalled()
+        if stalled:
+            reasons.append(f"alert rules were not evaluated for {STALLED_INTERVALS:g} intervals")
+        if self._trouble:
+            reasons.append(self._trouble)
+        reasons += [str(problem) for problem in self.rules.current.problems]
+        reasons += [f"receiver {receiver.name}: {receiver.lacks}" for receiver in self.receivers if receiver.lacks]
+        reasons += [f"rule {name} fails: {error}" for name, error in self._failing.items()]
+        running = self._started is not None and not self._stop.is_set()
+        if not running:
+            reasons.append("alerts are not running")
+        return AlertHealth(
+            running and not stalled, self._part, tuple(reasons), self._last_tick_ms, len(self.rules.current.rules)
+        )
+
+    def _own_duties(self) -> list[Duty]:
+        duties = [
+            Duty("alerts.tick", self._interval, self._tick, EVALUATION),
+            Duty("alerts.pulse", PULSE_S, self._pulse),
+            Duty("alerts.prune", PRUNE_EVERY_S, self._prune, at_once=False),
+        ]
+        if self._heartbeat_url:
+            duties.append(Duty("alerts.heartbeat", self._interval, self._heartbeat, at_once=False))
+        return duties
+
+    def _tick(self) -> None:
+        if self._part is Part.EVALUATOR:
+            self._run(self.rules.refresh().rules)
+        else:
+            self.rules.refresh()
+
+    def _pulse(self) -> None:
+        self._lead()
+        due_ms = self._due_ms
+        if self._part is Part.EVALUATOR and due_ms is not None and due_ms <= self._clock.wall_ms():
+            self._run(None)
+
+    def _run(self, rules: Sequence[Rule] | None) -> None:
+        try:
+            report = self.ticker.tick(rules)
+        except Overtaken:
+            log.info("another evaluator was faster; this tick wrote nothing")
+            return
+        except SwitchgearError as error:
+            self._trouble = f"alert rules cannot be evaluated: {error}"
+            log.warning("%s", self._trouble)
+            return
+        self._note(report, evaluated=rules is not None)
+
+    def _note(self, report: TickReport, *, evaluated: bool) -> None:
+        self._trouble = ""
+        self._due_ms = report.due_ms
+        if evaluated:
+            self._failing = report.errors
+            self._last_tick = self._clock.monotonic()
+            self._last_tick_ms = report.now_ms
+        if report.notices:
+            self.dispatcher.wake()
+
+    def _lead(self) -> None:
+        """Take, renew or lose the evaluator's part."""
+        now = self._clock.monotonic()
+        if now < self._renew_at:
+            return
+        self._renew_at = now + LEASE_RENEW_S
+        if self._is_stalled():
+            return  # the lease runs out, and another one may try
+        if self._coordinator is None:
+            self._become(Part.EVALUATOR)
+            return
+        try:
+            mine = self._coordinator.lease(LEASE, self._owner, LEASE_TTL_S)
+        except CoordinatorUnavailable as error:
+            self._unreachable_since = now if self._unreachable_since is None else self._unreachable_since
+            if now - self._unreachable_since >= ALONE_AFTER_S:
+                self._become(Part.EVALUATOR)
+            log.warning("the evaluator's lease cannot be renewed: %s", error)
+            return
+        self._unreachable_since = None
+        self._become(Part.EVALUATOR if mine else Part.STANDBY)
+
+    def _become(self, part: Part) -> None:
+        if part is not self._part:
+            log.info("this process is now the %s of alerts", part)
+            self._part = part
+            if part is Part.EVALUATOR:
+                self._started = self._clock.monotonic()
+                self._last_tick = None
+        self.dispatcher.activate(active=part is Part.EVALUATOR)
+
+    def _beats(self) -> Sequence[Beat] | None:
+        if self._coordinator is None:
+            return None
+        try:
+            members = self._coordinator.members()
+        except CoordinatorUnavailable:
+            return None
+        now_ms = self._clock.wall_ms()
+        return [Beat(member.instance, now_ms, 60_000, dict(member.gauges)) for member in members if member.alive]
+
+    def _is_stalled(self) -> bool:
+        if self._part is not Part.EVALUATOR or self._started is None or self._stop.is_set():
+            return False
+        since = self._last_tick if self._last_tick is not None else self._started
+        return self._clock.monotonic() - since > STALLED_INTERVALS * self._interval
+
+    def _watch(self) -> None:
+        """The watchdog: tells receivers by itself, because whoever else would is what has stalled."""
+        began_ms = 0
+        while not self._stop.wait(min(PULSE_S, self._interval / 4)):
+            stalled = self._is_stalled()
+            if stalled is self._stalled:
+                continue
+            self._stalled = stalled
+            now_ms = self._clock.wall_ms()
+            began_ms = now_ms if stalled else began_ms
+            log.error("the evaluator of alerts %s", "has stalled" if stalled else "goes on")
+            self._tell_stalled(began_ms, None if stalled else now_ms, now_ms)
+
+    def _tell_stalled(self, began_ms: int, ended_ms: int | None, now_ms: int) -> None:
+        labels = {"alertname": EVALUATOR_STALLED, "severity": "critical"}
+        texts = {"summary": "alert rules are not evaluated: restart Switchgear and look at its log"}
+        status = Status.FIRING if ended_ms is None else Status.RESOLVED
+        line = Line(status, labels, texts, began_ms, ended_ms, f"{began_ms:016x}")
+        letters = []
+        for receiver in self.receivers:
+            if all(matcher.matches(labels) for matcher in receiver.audience.matchers):
+                group = {"alertname": EVALUATOR_STALLED}
+                notice = Notice(receiver.name, Reason.FIRST, group, (line,), self._base_url, now_ms)
+                letters += outbox.letters(receiver, notice)
+
+        def write(connection: Connection) -> None:
+            for letter in letters:
+                outbox.put(connection, letter)
+
+        self._recorder.execute(write, durable=True).add_done_callback(lambda _: self.dispatcher.wake())
+
+    def _prune(self) -> None:
+        before_ms = self._clock.wall_ms() - KEEP_LETTERS_MS
+        while self._part is Part.EVALUATOR and not self._stop.is_set():
+            if not self._recorder.execute(lambda connection: queries.prune(connection, before_ms)).result(30):
+                return
+
+    def _heartbeat(self) -> None:
+        """Tell a dead-man's-switch service that rules are evaluated."""
+        if self._part is Part.EVALUATOR and self._heartbeat_url and self._last_tick and not self._is_stalled():
+            try:
+                answer = net.post(self._heartbeat_url, b"", {}, method="GET", timeout=HEARTBEAT_TIMEOUT_S)
+            except (net.Refused, net.Unreachable) as error:
+                log.warning("the heartbeat was not heard: %s", error)
+            else:
+                if answer.status >= 300:
+                    log.warning("the heartbeat was answered %d", answer.status)

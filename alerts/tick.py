@@ -1,0 +1,346 @@
+"""One tick: read what rules ask, judge them, decide who is told, and commit it all in one transaction.
+
+Guarantees: an alert's transition, its new state and what receivers are told about it are committed together or not
+at all; a tick that was overtaken by another evaluator commits nothing; a rule that fails keeps its state and stops no
+other; a stepped wall clock changes no duration.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from alerts import outbox, queries, silences
+from alerts.evaluator import Alert, Change, Observation, State, Timing, evaluate
+from alerts.expression import EvaluationError, NoValue
+from alerts.grouping import Round, decide_all
+from alerts.memory import Remembered, from_rows
+from alerts.notices import Notice
+from alerts.observations import Observations, Reading
+from alerts.queries import Beat
+from alerts.receivers import Receiver
+from alerts.rules import RULE_FAILING, NoData, Rule
+from alerts.template import Facts, expand
+from alerts.vocabulary import Scope
+from engine.clock import Clock
+from engine.ids import new_id
+from engine.recorder import Recorder
+from engine.sqlite import Connection
+
+log = logging.getLogger(__name__)
+
+EVALUATION_MARK = "evaluation"
+STEP_MS = 5_000
+ERRORS_IN_A_ROW = 3
+COMMIT_TIMEOUT_S = 30.0
+
+
+class Overtaken(Exception):
+    """Another evaluator committed since this tick read the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of one alert."""
+
+    alert: Remembered
+    change: Change
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What all rules say: the memory after it and the transitions on the way."""
+
+    memory: Mapping[str, Remembered]
+    transitions: tuple[Transition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What a tick did: its time, transitions, notices, and when the next notice is due."""
+
+    now_ms: int
+    transitions: tuple[Transition, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    due_ms: int | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+def judge(
+    rules: Sequence[Rule],
+    managers: Sequence[str],
+    memory: Mapping[str, Remembered],
+    seen: Observations,
+    now_ms: int,
+) -> Judged:
+    """Evaluate every rule for every manager; pure.
+
+    Args:
+        rules: The rules in force.
+        managers: Whom they are evaluated for.
+        memory: What is remembered, by fingerprint.
+        seen: Answers what the rules ask.
+        now_ms: The time.
+    """
+    court = _Court(memory, seen, now_ms, Counter(rule.alert for rule in rules))
+    for rule in rules:
+        for manager in managers if rule.scope is Scope.MANAGER else (None,):
+            court.try_rule(rule, manager)
+    court.try_failing()
+    court.dismiss_unknown()
+    return court.verdict()
+
+
+class _Court:
+    """The work of `judge`."""
+
+    def __init__(
+        self, memory: Mapping[str, Remembered], seen: Observations, now_ms: int, names: Mapping[str, int]
+    ) -> None:
+        self._memory = dict(memory)
+        self._seen = seen
+        self._now_ms = now_ms
+        self._visited: set[str] = set()
+        self._transitions: list[Transition] = []
+        self._starts: dict[tuple[str, str | None], int] = {}
+        for one in memory.values():
+            if one.alert.met and names.get(one.rule) == 1:
+                self._starts.setdefault((one.rule, one.manager), one.alert.active_ms)
+
+    def try_rule(self, rule: Rule, manager: str | None) -> None:
+        """One evaluation of one rule."""
+        labels = rule.labels_for(manager)
+        known = self._known(rule.alert, manager, labels)
+        try:
+            observation = self._observe(rule, manager)
+        except EvaluationError as error:
+            if not known.errors:
+                log.warning("rule %s fails and keeps its state: %s", rule.alert, error)
+            self._keep(replace(known, errors=known.errors + 1, error=str(error)))
+            return
+        known = replace(known, errors=0, error="")
+        if observation is None:
+            self._keep(known)
+            return
+        self._evaluate(known, Timing(rule.hold, rule.keep), observation, rule.annotations)
+
+    def try_failing(self) -> None:
+        """Rules that failed several times in a row are an alert themselves."""
+        raised = [one for one in self._memory.values() if one.rule == RULE_FAILING]
+        known_failing = {(one.labels.get("rule"), one.manager) for one in raised}
+        for one in list(self._memory.values()):
+            if one.rule == RULE_FAILING or not (one.errors or (one.rule, one.manager) in known_failing):
+                continue
+            labels = {"alertname": RULE_FAILING, "severity": "warning", "rule": one.rule}
+            if one.manager:
+                labels["manager"] = one.manager
+            known = self._known(RULE_FAILING, one.manager, labels)
+            if one.errors >= ERRORS_IN_A_ROW or known.alert.state is not State.INACTIVE:
+                met = one.errors >= ERRORS_IN_A_ROW
+                texts = {"summary": f"rule {one.rule} cannot be evaluated: {one.error}"} if met else known.annotations
+                self._evaluate(known, Timing(), Observation(met), texts)
+
+    def dismiss_unknown(self) -> None:
+        """Alerts whose rule is gone are over."""
+        for one in list(self._memory.values()):
+            if one.fingerprint not in self._visited:
+                self._evaluate(replace(one, errors=0), Timing(), Observation(met=False), one.annotations)
+
+    def verdict(self) -> Judged:
+        """Everything that is still worth remembering."""
+        kept = {mark: one for mark, one in self._memory.items() if not one.forgettable}
+        return Judged(kept, tuple(self._transitions))
+
+    def _known(self, rule: str, manager: str | None, labels: Mapping[str, str]) -> Remembered:
+        fresh = Remembered(rule, manager, labels)
+        known = self._memory.get(fresh.fingerprint)
+        if known is not None:
+            return known
+        # An edited label makes another alert, but what has lasted for a while has still lasted for that while.
+        started = self._starts.get((rule, manager))
+        return fresh if started is None else replace(fresh, alert=Alert(State.PENDING, started))
+
+    def _observe(self, rule: Rule, manager: str | None) -> Observation | None:
+        """What the rule finds; `None` to change nothing."""
+        try:
+            met, value = rule.expression.run(lambda query: self._seen.ask(manager, query))
+        except NoValue:
+            if rule.no_data is NoData.KEEP:
+                return None
+            return Observation(rule.no_data is NoData.ALERTING)
+        level = rule.expression.level
+        return Observation(met, value, self._seen.since(manager, level) if met and level else None)
+
+    def _evaluate(self, known: Remembered, timing: Timing, seen: Observation, annotations: Mapping[str, str]) -> None:
+        alert, change = evaluate(timing, known.alert, seen, self._now_ms)
+        if seen.met and alert.met:
+            facts = Facts(known.labels, alert.value, alert.active_ms, self._now_ms)
+            known = replace(known, annotations={name: expand(text, facts) for name, text in annotations.items()})
+        after = replace(known, alert=alert)
+        self._keep(after)
+        if change is not None and (change.before, change.after) != (State.RESOLVED, State.INACTIVE):
+            if State.FIRING in (change.before, change.after):
+                after = replace(after, flips=(*after.flips, self._now_ms))
+                self._keep(after)
+            self._transitions.append(Transition(after, change, self._now_ms))
+
+    def _keep(self, one: Remembered) -> None:
+        self._visited.add(one.fingerprint)
+        self._memory[one.fingerprint] = one
+
+
+class Ticker:
+    """Runs ticks against a store.
+
+    Args:
+        recorder: Writes; its store is read.
+        clock: Both clocks.
+        managers: Whom rules are evaluated for.
+        receivers: Who may be told.
+        base_url: What links begin with.
+        owner: This evaluator's name.
+        beats: Signs of life of the fleet; `None` when the coordinator cannot be asked.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        clock: Clock,
+        managers: Sequence[str],
+        receivers: Sequence[Receiver],
+        base_url: str,
+        owner: str,
+        beats: Callable[[], Sequence[Beat] | None] = lambda: None,
+    ) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._managers = tuple(managers)
+        self.receivers = tuple(receivers)
+        self._base_url = base_url
+        self._owner = owner
+        self._beats = beats
+        self._last: tuple[int, float] | None = None
+        self._turn = threading.Lock()
+
+    def tick(self, rules: Sequence[Rule] | None) -> TickReport:
+        """Evaluate and notify.
+
+        Args:
+            rules: The rules in force; `None` only notifies, from what the last evaluation found.
+
+        Raises:
+            Overtaken: Another evaluator was faster; nothing was written.
+            engine.core.errors.StoreUnavailable: The store cannot be read or written.
+        """
+        with self._turn:
+            return self._tick(rules)
+
+    def _tick(self, rules: Sequence[Rule] | None) -> TickReport:
+        now_ms = self._clock.wall_ms()
+        shift_ms = self._stepped(now_ms)
+        beats = self._beats() if rules is not None else None
+        with self._recorder.store.reader() as connection:
+            mark = queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK)
+            before = from_rows(queries.alert_states(connection))
+            memory = {mark: self._current(one, shift_ms) for mark, one in before.items()}
+            judged = Judged(memory)
+            if rules is not None:
+                asked = frozenset(query for rule in rules for query in rule.expression.queries)
+                reading = Reading(connection, asked, self._managers, now_ms, beats)
+                judged = judge(rules, self._managers, memory, reading, now_ms)
+            round_ = self._decide(connection, judged.memory, now_ms)
+        self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
+        errors = {f"{one.rule} {one.manager or ''}".strip(): one.error for one in round_.memory.values() if one.errors}
+        return TickReport(now_ms, judged.transitions, round_.notices, round_.due_ms, errors)
+
+    def _current(self, one: Remembered, shift_ms: int) -> Remembered:
+        """What is remembered, without receivers that are no more and on the clock that is."""
+        names = {receiver.name for receiver in self.receivers}
+        if not one.told.keys() <= names:
+            one = replace(one, told={name: told for name, told in one.told.items() if name in names})
+        return one.shifted(shift_ms) if shift_ms else one
+
+    def _stepped(self, now_ms: int) -> int:
+        """By how much the wall clock was stepped since the last tick, 0 for a mere drift."""
+        monotonic = self._clock.monotonic()
+        last, self._last = self._last, (now_ms, monotonic)
+        if last is None:
+            return 0
+        shift_ms = round((now_ms - last[0]) - (monotonic - last[1]) * 1000)
+        if abs(shift_ms) < STEP_MS:
+            return 0
+        log.warning("the wall clock was stepped by %.1f s: durations of alerts go on as they were", shift_ms / 1000)
+        return shift_ms
+
+    def _decide(self, connection: Connection, memory: Mapping[str, Remembered], now_ms: int) -> Round:
+        stopped = outbox.stopped(connection, self.receivers)
+        audiences = [receiver.audience for receiver in self.receivers if receiver.name not in stopped]
+        labels = {mark: one.labels for mark, one in memory.items()}
+        quiet = silences.silenced(silences.read(connection, now_ms), labels, now_ms)
+
+        def may_repeat(notice: Notice) -> bool:
+            return not queries.waiting(connection, notice.receiver, notice.key)
+
+        return decide_all(audiences, memory, quiet, now_ms, self._base_url, may_repeat)
+
+    def _commit(
+        self,
+        before: Mapping[str, Remembered],
+        judged: Judged,
+        round_: Round,
+        mark: tuple[int, str] | None,
+        now_ms: int,
+        shift_ms: int,
+        *,
+        evaluated: bool,
+    ) -> None:
+        rows = {one.fingerprint: one.row() for one in before.values()}
+        changed = [row for mark_, one in round_.memory.items() if (row := one.row()) != rows.get(mark_)]
+        gone = [mark_ for mark_ in rows if mark_ not in round_.memory]
+        if not (evaluated or changed or gone or round_.notices or shift_ms):
+            return
+        letters = [
+            letter for notice in round_.notices for letter in outbox.letters(self._receiver(notice.receiver), notice)
+        ]
+
+        def write(connection: Connection) -> None:
+            if queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK) != mark:
+                raise Overtaken
+            if shift_ms:
+                outbox.shift(connection, shift_ms)
+            for row in changed:
+                queries.save_alert(connection, row)
+            for fingerprint in gone:
+                queries.forget_alert(connection, fingerprint)
+            for transition in judged.transitions:
+                queries.add_transition(connection, _transition_row(transition))
+            for letter in letters:
+                outbox.put(connection, letter)
+            evaluated_ms = now_ms if evaluated or mark is None else mark[0]
+            queries.set_mark(connection, EVALUATION_MARK, evaluated_ms, f"{self._owner} {new_id()}")
+
+        self._recorder.execute(write, durable=bool(judged.transitions or letters)).result(COMMIT_TIMEOUT_S)
+
+    def _receiver(self, name: str) -> Receiver:
+        return next(receiver for receiver in self.receivers if receiver.name == name)
+
+
+def _transition_row(transition: Transition) -> tuple[object, ...]:
+    one = transition.alert
+    return (
+        new_id(),
+        transition.ts_ms,
+        one.rule,
+        one.fingerprint,
+        one.manager,
+        json.dumps(dict(one.labels), sort_keys=True),
+        transition.change.before.value,
+        transition.change.after.value,
+        one.alert.value,
+        json.dumps(dict(one.annotations)),
+    )
