@@ -53,6 +53,11 @@ def styles() -> None:
     st.html(f"<style>{look.variables(theme())}{look.STYLESHEET.read_text(encoding='utf-8')}</style>")
 
 
+def soft_links() -> None:
+    """Let links in markup change pages without loading the app again; our own constant script, nothing is put into it."""
+    st.html(f"<script>{look.LINKS.read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
+
+
 def managers() -> list[str]:
     """Managers of the configuration."""
     return list(shared.config().managers)
@@ -151,6 +156,7 @@ def page(body: Callable[[], None]) -> Callable[[], None]:
 
     def run() -> None:
         styles()
+        soft_links()
         try:
             body()
         except SwitchgearError as error:

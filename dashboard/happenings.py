@@ -44,11 +44,6 @@ class Happening:
     reason: str = ""
     evidence: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
-    @property
-    def cause(self) -> str:
-        """What lies behind a move: the failures that led to it where the evidence says so."""
-        return str(self.evidence.get("category") or self.what)
-
 
 def happening(event: Event) -> Happening:
     """One event in the flat shape."""

@@ -61,7 +61,8 @@ def _day(past: Past, face: Clockface) -> Html:
         (
             (move.ts_ms - past.from_ms) / span_ms,
             move.after or "",
-            f"{wording.advice(move.cause).label}: {move.before} → {move.after}, {face.text(move.ts_ms)}",
+            f"{wording.advice(situation.cause_of(move, past.tries, past.bin_minutes)).label}: "
+            f"{move.before} → {move.after}, {face.text(move.ts_ms)}",
             address("incidents", at=move.ts_ms),
         )
         for move in past.moves
@@ -125,7 +126,7 @@ def _alerts(live: Live, face: Clockface) -> Html:
 def _moves(past: Past, face: Clockface) -> Html:
     rows = []
     for move in past.moves[:RECENT_MOVES]:
-        cause = wording.advice(move.cause)
+        cause = wording.advice(situation.cause_of(move, past.tries, past.bin_minutes))
         rows.append(
             link(
                 address("incidents", at=move.ts_ms),

@@ -292,3 +292,8 @@ def progress(share: float, label: str, tone: Tone) -> Html:
 def pairs(found: Iterable[tuple[str, Child]]) -> Html:
     """Names and values, as a description list."""
     return tag("dl", *(div("", tag("dt", name), tag("dd", value)) for name, value in found), cls="sg-pairs")
+
+
+def prefix(href: str, parameter: str) -> str:
+    """An address that waits for the value of one more parameter."""
+    return f"{href}{'&' if '?' in href else '?'}{parameter}="

@@ -90,6 +90,7 @@ class Past:
     bin_minutes: int
     manager: str
     traffic: Sequence[TrafficPoint] = ()
+    tries: Sequence[AttemptPoint] = ()
     moves: Sequence[Happening] = ()
     active_before: str = "primary"
     breakers: Sequence[Happening] = ()
@@ -156,6 +157,7 @@ def read_past(connection: Connection, manager: str, now_ms: int, span_ms: int = 
         bin_minutes=bin_minutes,
         manager=manager,
         traffic=queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
+        tries=queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
         breakers=events(EventKind.BREAKER),

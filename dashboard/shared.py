@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import streamlit as st
 
+from dashboard.casefile import CaseFile, Line, read_case, read_incidents, read_lines
 from dashboard.reading import Live, Past, read_live, read_past
 from dashboard.times import DAY_MS
 from engine.config import Config, load
@@ -100,7 +101,32 @@ def past(manager: str, span_ms: int = DAY_MS, bin_minutes: int = 5) -> Past:
     return _past(str(config().store_path), manager, span_ms, bin_minutes)
 
 
+@st.cache_resource(ttl=PAST_FOR, max_entries=32, show_spinner=False)
+def _lines(store: str, manager: str, span_ms: int) -> list[Line]:  # noqa: ARG001 - as above
+    def read(connection: Connection) -> list[Line]:
+        return read_lines(connection, manager, read_incidents(connection, manager, now_ms(), span_ms), now_ms())
+
+    return ask(read)
+
+
+@st.cache_resource(ttl=LIVE_FOR, max_entries=32, show_spinner=False)
+def _case(store: str, manager: str, incident_id: str) -> CaseFile | None:  # noqa: ARG001 - as above
+    return ask(lambda connection: read_case(connection, manager, incident_id, now_ms()))
+
+
+def incident_lines(manager: str, span_ms: int) -> list[Line]:
+    """The incidents of the last days, newest first."""
+    return _lines(str(config().store_path), manager, span_ms)
+
+
+def case(manager: str, incident_id: str) -> CaseFile | None:
+    """One incident with everything around it."""
+    return _case(str(config().store_path), manager, incident_id)
+
+
 def forget() -> None:
     """Read everything again: somebody has just acted."""
     _live.clear()
     _past.clear()
+    _lines.clear()
+    _case.clear()

@@ -288,15 +288,35 @@ def _cause(live: Live) -> str | None:
     move = live.last_move
     if move is None or move.after != "secondary":
         return _worst_category(live)
-    return move.cause if "category" in move.evidence else (_worst_category(live) or move.what)
+    return cause_of(move, live.tries, 60) if move.what == "quorum" else move.what
 
 
 def _worst_category(live: Live) -> str | None:
+    return worst(row for row in live.tries if row.role == "primary")
+
+
+def worst(tries: Iterable[AttemptPoint]) -> str | None:
+    """The category most of the attempts failed with; `None` when none failed."""
     counts: dict[str, int] = {}
-    for row in live.tries:
-        if row.role == "primary" and row.category not in ("ok", "cancelled"):
+    for row in tries:
+        if row.category not in ("ok", "cancelled"):
             counts[row.category] = counts.get(row.category, 0) + row.n
     return max(counts, key=lambda word: counts[word]) if counts else None
+
+
+def cause_of(move: Happening, tries: Iterable[AttemptPoint], bin_minutes: int) -> str:
+    """What lies behind a move: where models were voted down, what their attempts failed with around that time.
+
+    Args:
+        move: Of the active model.
+        tries: Attempts by bin.
+        bin_minutes: How far around the move to look.
+    """
+    if move.what != "quorum":
+        return move.what
+    reach = bin_minutes * MINUTE_MS
+    near = [row for row in tries if row.role == move.before and abs(row.start_ms - move.ts_ms) <= reach]
+    return worst(near) or move.what
 
 
 def model_name(live: Live, role: str) -> str:

@@ -374,20 +374,16 @@ class Day:
         self.epoch += 1
         since = self.at
         hold = 15.0 if after == "secondary" else 0.0
-        evidence = (
-            {
-                "down": 1,
-                "hosts": 1,
-                "quorum": 0.5,
-                "reason": "failure_rate",
-                "category": outage.category,
-                "samples": 14,
-                "failures": 9,
-                "failure_rate": 0.643,
-            }
-            if after == "secondary"
-            else {"gate": 5, "share": 1.0}
-        )
+        down = after == "secondary"
+        said = {"verdict": "down" if down else "up", "samples": 14, "failures": 9 if down else 0}
+        evidence = {
+            "role": "primary",
+            "down": int(down),
+            "opinions": 1,
+            "live_hosts": 1,
+            "quorum": 0.5,
+            "votes": {INSTANCE: said},
+        }
         self._agree(
             Document(
                 self.epoch,

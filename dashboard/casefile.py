@@ -1,0 +1,198 @@
+"""Everything about one incident, read in one snapshot: what the page shows and the export writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dashboard import situation
+from dashboard.happenings import Happening, happenings
+from dashboard.situation import Health
+from dashboard.times import DAY_MS, MINUTE_MS
+from engine import incidents, queries
+from engine.core.outcomes import RULES, Category, Effect
+from engine.incidents import Ending, Incident
+from engine.queries import AttemptPoint, Event, EventKind, LatencyPoint, TrafficPoint, Window
+from engine.queries.windows import moves
+from engine.sqlite import Connection
+
+EVENTS_MOST: Final = 5000
+LOOKBACK_MS: Final = 30 * DAY_MS
+AROUND_MS: Final = 10 * MINUTE_MS
+HURT_CATEGORIES: Final = frozenset(c for c in Category if RULES[c].breaker is Effect.FAILURE)
+
+ENDINGS: Final[Mapping[Ending, str]] = {
+    Ending.ONGOING: "still going on",
+    Ending.RECOVERED: "recovered by itself",
+    Ending.OPERATOR: "ended by an operator",
+    Ending.ALERT_RESOLVED: "alert resolved",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What callers noticed.
+
+    Attributes:
+        health: How their requests ended.
+        rescued: Answered by the other model than the active one.
+        categories: Failed attempts by category, most first.
+    """
+
+    health: Health
+    rescued: int
+    categories: tuple[tuple[str, int], ...]
+
+    @property
+    def hurt(self) -> int:
+        """Requests that got an error or were shed."""
+        return self.health.failed + self.health.shed
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One incident in the list."""
+
+    incident: Incident
+    harm: Harm
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFile:
+    """One incident with everything around it.
+
+    Attributes:
+        incident: The incident.
+        cause: What lies behind it, as a key of the wording's causes where it is one.
+        harm: What callers noticed.
+        timeline: What happened, oldest first.
+        start_ms: Start of the charts, some time before it.
+        end_ms: End of the charts.
+        bin_minutes: Length of a bin of the charts.
+        traffic: Requests by bin.
+        tries: Attempts by bin.
+        latency: Percentiles by bin and role.
+        similar: Earlier ones of the same cause.
+    """
+
+    incident: Incident
+    cause: str
+    harm: Harm
+    timeline: tuple[Happening, ...]
+    start_ms: int
+    end_ms: int
+    bin_minutes: int
+    traffic: Sequence[TrafficPoint] = ()
+    tries: Sequence[AttemptPoint] = ()
+    latency: Mapping[str, Sequence[LatencyPoint]] = field(default_factory=dict)
+    similar: tuple[Line, ...] = ()
+
+    @property
+    def evidence(self) -> Happening | None:
+        """The event that tripped it: the first breaker that opened, else the first move."""
+        kinds = (EventKind.BREAKER, EventKind.FAILOVER, EventKind.ALERT)
+        return next((one for kind in kinds for one in self.timeline if one.kind is kind and _trips(one)), None)
+
+
+def _trips(one: Happening) -> bool:
+    return one.after in ("open", "secondary", "firing")
+
+
+def read_incidents(connection: Connection, manager: str, now_ms: int, span_ms: int = LOOKBACK_MS) -> list[Incident]:
+    """The incidents of a manager, newest first."""
+    return incidents.derive(_events(connection, manager, now_ms - span_ms, now_ms), now_ms)
+
+
+def read_lines(connection: Connection, manager: str, found: Sequence[Incident], now_ms: int) -> list[Line]:
+    """Incidents with what callers noticed of them."""
+    return [_line(connection, manager, one, now_ms) for one in found]
+
+
+def read_case(connection: Connection, manager: str, incident_id: str, now_ms: int) -> CaseFile | None:
+    """One incident by its id, or by a moment in it written as milliseconds; `None` when there is none.
+
+    Args:
+        connection: Of `Store.reader()`.
+        manager: Whose.
+        incident_id: As in `Incident.id`, or a moment.
+        now_ms: Wall time.
+    """
+    known = read_incidents(connection, manager, now_ms)
+    found = next((one for one in known if one.id == incident_id), None)
+    if found is None and incident_id.isdigit():
+        found = incidents.at(known, int(incident_id))
+    if found is None:
+        return None
+    end = found.end_ms if found.end_ms is not None else now_ms
+    start_ms, end_ms = found.start_ms - AROUND_MS, min(end + AROUND_MS, now_ms)
+    step = max(1, (end_ms - start_ms) // (120 * MINUTE_MS))
+    line = _line(connection, manager, found, now_ms)
+    deliveries = [one for one in _deliveries(connection, found.start_ms, end + AROUND_MS) if _about(one, found)]
+    lines = [_line(connection, manager, one, now_ms) for one in incidents.similar(found, known)]
+    return CaseFile(
+        incident=found,
+        cause=line.cause,
+        harm=line.harm,
+        timeline=tuple(sorted([*happenings(found.events), *deliveries], key=lambda one: one.ts_ms)),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        bin_minutes=step,
+        traffic=queries.traffic_series(connection, manager, start_ms, end_ms, step_minutes=step),
+        tries=queries.attempt_series(connection, manager, start_ms, end_ms, step_minutes=step),
+        latency={
+            role: queries.latency_series(connection, manager, start_ms, end_ms, role=role, step_minutes=step)
+            for role in ("primary", "secondary")
+        },
+        similar=tuple(lines),
+    )
+
+
+def _events(connection: Connection, manager: str, start_ms: int, now_ms: int) -> Sequence[Event]:
+    kinds = [EventKind.FAILOVER, EventKind.BREAKER, EventKind.OVERRIDE, EventKind.AGREEMENT, EventKind.ALERT]
+    page = queries.timeline(
+        connection, start_ms=start_ms, end_ms=now_ms + 1, manager=manager, kinds=kinds, limit=EVENTS_MOST
+    )
+    return page.events
+
+
+def _deliveries(connection: Connection, start_ms: int, end_ms: int) -> tuple[Happening, ...]:
+    page = queries.timeline(connection, start_ms=start_ms, end_ms=end_ms, kinds=[EventKind.DELIVERY], limit=200)
+    return happenings(page.events)
+
+
+def _about(delivery: Happening, incident: Incident) -> bool:
+    """Whether a delivery may be of this incident: something of it fired."""
+    return bool(incident.alerts) and delivery.ts_ms >= incident.start_ms
+
+
+def _line(connection: Connection, manager: str, incident: Incident, now_ms: int) -> Line:
+    end = incident.end_ms if incident.end_ms is not None else now_ms
+    traffic = queries.traffic_series(connection, manager, incident.start_ms, end, step_minutes=60)
+    tries = queries.attempt_series(connection, manager, incident.start_ms, end, step_minutes=60)
+    moved = sum(1 for event in incident.events if event.kind is EventKind.FAILOVER)
+    counts: dict[str, int] = {}
+    for row in tries:
+        if row.category not in ("ok", "cancelled"):
+            counts[row.category] = counts.get(row.category, 0) + row.n
+    ranked = tuple(sorted(counts.items(), key=lambda item: -item[1]))
+    cause = situation.worst(tries) if incident.cause in _VAGUE or not moved else incident.cause
+    rescued = sum(row.n for row in moves(connection, manager, Window(incident.start_ms, end)) if row.scope == "request")
+    return Line(incident, Harm(situation.health(traffic), rescued, ranked), cause or incident.cause)
+
+
+_VAGUE: Final = frozenset({"quorum", "failure_rate", "slow_rate", "consecutive_failures", "breaker_open"})
+
+
+def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:
+    """The three stretches of a case with how requests ended in each."""
+    incident = case.incident
+    end = incident.end_ms if incident.end_ms is not None else case.end_ms
+    first = incident.start_ms // MINUTE_MS * MINUTE_MS
+
+    def part(start_ms: int, end_ms: int) -> Health:
+        return situation.health(row for row in case.traffic if start_ms <= row.start_ms < end_ms)
+
+    after = part(end, case.end_ms) if incident.end_ms is not None else None
+    return (("Before", part(case.start_ms, first)), ("During", part(first, end)), ("After", after))

@@ -1,0 +1,158 @@
+"""Every chart: one template, one palette, one way to draw events on the time axis.
+
+Primary and secondary keep their colours, red and amber are failures; each chart comes with a description in words for
+those who do not see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from dashboard.look import BODY_FONT, Palette, palette
+from dashboard.times import Clockface
+
+HEIGHT: Final = 210
+CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values over time; `colour` is a name of the palette."""
+
+    name: str
+    colour: str
+    points: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An event on the time axis."""
+
+    at_ms: int
+    label: str
+    colour: str
+
+
+def bars(
+    face: Clockface, theme: str, series: Sequence[Series], flags: Sequence[Flag] = (), *, unit: str = ""
+) -> go.Figure:
+    """Stacked bars over time."""
+    colours = palette(theme)
+    figure = _figure(colours)
+    for one in series:
+        figure.add_bar(
+            x=[face.local(at) for at, _ in one.points],
+            y=[value for _, value in one.points],
+            name=one.name,
+            marker={"color": getattr(colours, one.colour), "line": {"width": 0}},
+            hovertemplate=f"%{{y:,.4~g}}{unit} {one.name}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.12)
+    return _flagged(figure, colours, face, flags)
+
+
+def lines(
+    face: Clockface, theme: str, series: Sequence[Series], flags: Sequence[Flag] = (), *, unit: str = ""
+) -> go.Figure:
+    """Lines over time; where nothing was measured the line is broken."""
+    colours = palette(theme)
+    figure = _figure(colours)
+    for one in series:
+        figure.add_scatter(
+            x=[face.local(at) for at, _ in one.points],
+            y=[value for _, value in one.points],
+            name=one.name,
+            mode="lines",
+            line={"color": getattr(colours, one.colour), "width": 2, "shape": "linear"},
+            hovertemplate=f"%{{y:,.3~g}}{unit} {one.name}<extra></extra>",
+        )
+    return _flagged(figure, colours, face, flags)
+
+
+def show(figure: go.Figure, key: str, alt: str, *, on_select: Callable[[], None] | None = None) -> Any:
+    """Put a chart on the page.
+
+    Args:
+        figure: Of this module.
+        key: Stays the same between refreshes, so that zoom and selection survive them.
+        alt: What it shows, in words.
+        on_select: Called when a stretch of time is selected.
+    """
+    if on_select is None:
+        return st.plotly_chart(figure, theme=None, key=key, config=CONFIG, alt=alt)
+    figure.update_layout(dragmode="select", selectdirection="h")
+    return st.plotly_chart(
+        figure, theme=None, key=key, config=CONFIG, alt=alt, on_select=on_select, selection_mode=("box",)
+    )
+
+
+def bin_series(rows: Mapping[int, float], start_ms: int, end_ms: int, size_ms: int) -> list[tuple[int, float]]:
+    """Values by bin with zeros where there are none."""
+    first = start_ms // size_ms * size_ms
+    return [(at, rows.get(at, 0)) for at in range(first, end_ms, size_ms)]
+
+
+def _figure(colours: Palette) -> go.Figure:
+    axis = {
+        "gridcolor": colours.line,
+        "zeroline": False,
+        "linecolor": colours.line,
+        "tickfont": {"color": colours.muted, "size": 11},
+        "ticks": "",
+        "fixedrange": True,
+        "automargin": True,
+    }
+    figure = go.Figure()
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 4, "r": 8, "t": 26, "b": 4},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": BODY_FONT, "color": colours.text, "size": 12},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.18,
+            "yanchor": "top",
+            "font": {"size": 11, "color": colours.muted},
+            "bgcolor": "rgba(0,0,0,0)",
+            "itemclick": False,
+            "itemdoubleclick": False,
+            "traceorder": "normal",
+        },
+        hovermode="x unified",
+        hoverlabel={
+            "bgcolor": colours.surface,
+            "bordercolor": colours.line,
+            "font": {"color": colours.text, "size": 12},
+        },
+        xaxis=axis | {"showgrid": False, "hoverformat": "%H:%M", "type": "date"},
+        yaxis=axis | {"rangemode": "tozero", "nticks": 4},
+        uirevision="stay",
+        showlegend=True,
+    )
+    return figure
+
+
+def _flagged(figure: go.Figure, colours: Palette, face: Clockface, flags: Sequence[Flag]) -> go.Figure:
+    for flag in flags:
+        at = face.local(flag.at_ms)
+        colour = getattr(colours, flag.colour)
+        figure.add_shape(
+            type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line={"color": colour, "width": 1.5, "dash": "dot"}
+        )
+        figure.add_scatter(
+            x=[at],
+            y=[0],
+            mode="markers",
+            showlegend=False,
+            marker={"symbol": "triangle-up", "size": 9, "color": colour},
+            hovertemplate=f"{flag.label}<extra></extra>",
+            cliponaxis=False,
+        )
+    return figure

@@ -1,0 +1,256 @@
+"""Incidents: what went wrong, how long, why, how it ended; and one of them with all its evidence."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import charts, export, parts, shared, situation, wording
+from dashboard.casefile import ENDINGS, CaseFile, Line, before_during_after
+from dashboard.charts import Flag, Series
+from dashboard.frame import address, banner_row, clock, page, theme, title
+from dashboard.markup import Html, div, icon, join, link, span, tag
+from dashboard.situation import Health
+from dashboard.timeline import evidence_table, timeline
+from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent
+from dashboard.wording import Face, Tone
+from engine.queries import EventKind
+
+SPANS = {"24 h": 1, "7 days": 7, "30 days": 30}
+
+
+@page
+def incidents() -> None:
+    """The list, or the one the address names."""
+    manager, _ = title("Incidents", "Derived from breakers, failovers and alerts")
+    banner_row(manager)
+    chosen = st.query_params.get("incident") or st.query_params.get("at")
+    if chosen:
+        _detail(manager, chosen)
+    else:
+        _list(manager)
+
+
+def _list(manager: str) -> None:
+    picked = st.segmented_control(
+        "Span",
+        list(SPANS),
+        default="7 days",
+        key="span",
+        bind="query-params",
+        label_visibility="collapsed",
+        required=True,
+    )
+    days = SPANS.get(picked or "7 days", 7)
+    found, face = shared.incident_lines(manager, days * DAY_MS), clock()
+    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 30))
+    parts.show(
+        div(
+            "sg-card sg-tiles",
+            parts.big_figure("incidents", str(len(found))),
+            parts.big_figure("on secondary", about(totals.on_secondary_ms / 1000), percent(totals.secondary_share)),
+            parts.big_figure("degraded", about(totals.degraded_ms / 1000)),
+            parts.big_figure("requests hurt", number(sum(line.harm.hurt for line in found)), "failed or shed"),
+            parts.big_figure(
+                "rescued", number(sum(line.harm.rescued for line in found)), "answered by the other model"
+            ),
+        )
+    )
+    if not found:
+        parts.show(
+            div(
+                "sg-card",
+                parts.empty(
+                    f"No incident in {picked}: no breaker opened, nothing failed over, no alert fired.",
+                    symbol="verified",
+                ),
+            )
+        )
+        return
+    rows = [_row(line, face) for line in found]
+    columns = ("Started", "Lasted", "Cause", "Who can fix it", "Ended", "Hurt", "Rescued", "Moves")
+    parts.show(div("sg-card sg-flush", parts.table(columns, rows, label="Incidents")))
+
+
+def _row(line: Line, face: Clockface) -> list[Html | str]:
+    incident, advice = line.incident, wording.advice(line.cause)
+    href = address("incidents", incident=incident.id)
+    lasted = about(incident.duration_ms(face.now_ms) / 1000)
+    return [
+        link(href, face.at(incident.start_ms), cls="sg-link"),
+        span("sg-num", lasted),
+        link(href, tag("b", advice.label)),
+        span("sg-owner", icon(wording.OWNER_ICONS[advice.owner]), advice.owner),
+        parts.badge(ending_face(line)),
+        span("sg-num" + (" sg-text-bad" if line.harm.hurt else ""), number(line.harm.hurt)),
+        span("sg-num", number(line.harm.rescued)),
+        span("sg-num", str(incident.moves)),
+    ]
+
+
+def ending_face(line: Line | CaseFile) -> Face:
+    """How an incident ended, as a state."""
+    word = ENDINGS[line.incident.ending]
+    if line.incident.end_ms is None:
+        return Face(word.capitalize(), "priority_high", Tone.BAD)
+    return Face(word.capitalize(), "check_circle", Tone.OK)
+
+
+def _detail(manager: str, chosen: str) -> None:
+    case, face = shared.case(manager, chosen), clock()
+    parts.show(link(address("incidents"), icon("arrow_back"), "All incidents", cls="sg-back"))
+    if case is None:
+        parts.show(
+            div(
+                "sg-card",
+                parts.empty(
+                    "There is no such incident: it may be older than the raw records that are kept, "
+                    "or the moment was calm.",
+                    symbol="search_off",
+                ),
+            )
+        )
+        return
+    parts.show(_summary(case, face, manager))
+    with st.container(horizontal=True, key="exports"):
+        name = f"incident-{manager}-{face.local(case.incident.start_ms):%Y%m%d-%H%M}"
+        st.download_button(
+            "Markdown", lambda: export.markdown(case, face), f"{name}.md", "text/markdown", icon=":material/download:"
+        )
+        st.download_button(
+            "HTML", lambda: export.html(case, face), f"{name}.html", "text/html", icon=":material/download:"
+        )
+        parts.show(parts.more(address("requests", **_window(case)), "Requests in it"))
+    left, right = st.columns([5, 4])
+    with left:
+        parts.show(div("sg-card", parts.heading("Timeline", note="oldest first"), timeline(case.timeline, face)))
+    with right:
+        evidence = case.evidence
+        if evidence is not None:
+            parts.show(
+                div(
+                    "sg-card",
+                    parts.heading("What tripped it"),
+                    evidence_table(evidence, face, parts.prefix(address("requests"), "request")),
+                )
+            )
+        _charts(case, face)
+        parts.show(_similar(case, face))
+
+
+def _window(case: CaseFile) -> dict[str, str]:
+    return {"from": str(case.incident.start_ms), "to": str(case.incident.end_ms or case.end_ms)}
+
+
+def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
+    incident, advice = case.incident, wording.advice(case.cause)
+    tone = Tone.BAD if incident.end_ms is None else Tone.MUTED
+    until = face.text(incident.end_ms) if incident.end_ms is not None else "now"
+    three = [_stretch(name, health) for name, health in before_during_after(case)]
+    return tag(
+        "section",
+        div(
+            "sg-headline-word",
+            icon("priority_high" if incident.end_ms is None else "history"),
+            "Ongoing" if incident.end_ms is None else "Over",
+        ),
+        div(
+            "sg-headline-body",
+            tag(
+                "h1",
+                tag("strong", advice.label),
+                f" on {manager} for {about(incident.duration_ms(face.now_ms) / 1000)}",
+            ),
+            tag(
+                "p",
+                face.at(incident.start_ms),
+                " – ",
+                until,
+                f" · {ENDINGS[incident.ending]} · {number(case.harm.hurt)} requests hurt, "
+                f"{number(case.harm.rescued)} rescued by the other model",
+            ),
+            parts.advice_line(advice),
+        ),
+        div("sg-headline-figures", *three),
+        cls=f"sg-headline sg-{tone}",
+        aria_label="Incident",
+    )
+
+
+def _stretch(name: str, health: Health | None) -> Html:
+    value = percent(health.share) if health is not None and health.total else "–"
+    return parts.big_figure(
+        name.lower(), value, f"{number(health.total)} requests" if health is not None else "not over yet"
+    )
+
+
+def _flags(case: CaseFile) -> list[Flag]:
+    return [
+        Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint")
+        for one in case.timeline
+        if one.kind is EventKind.FAILOVER
+    ]
+
+
+def _charts(case: CaseFile, face: Clockface) -> None:
+    size = case.bin_minutes * MINUTE_MS
+    flags = _flags(case)
+
+    def answers(role: str) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for row in case.traffic:
+            if row.role == role and row.outcome == "ok":
+                found[row.start_ms] = found.get(row.start_ms, 0) + row.n
+        return found
+
+    def ended(outcome: str) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for row in case.traffic:
+            if row.outcome == outcome:
+                found[row.start_ms] = found.get(row.start_ms, 0) + (row.errors if outcome == "error" else row.n)
+        return found
+
+    series = [
+        Series(name, colour, charts.bin_series(rows, case.start_ms, case.end_ms, size))
+        for name, colour, rows in (
+            ("primary", "primary", answers("primary")),
+            ("secondary", "secondary", answers("secondary")),
+            ("failed", "bad_fill", ended("error")),
+            ("shed", "warn_fill", ended("shed")),
+        )
+        if rows
+    ]
+    with st.container(key="card-answers"):
+        parts.show(parts.heading("Who answered", note=f"requests per {case.bin_minutes} min"))
+        charts.show(
+            charts.bars(face, theme(), series, flags),
+            "incident-answers",
+            "Requests by who answered them, before, during and after the incident",
+        )
+    latency = [
+        Series(role, role, [(point.start_ms, point.p95) for point in points])
+        for role, points in case.latency.items()
+        if points
+    ]
+    if latency:
+        with st.container(key="card-latency"):
+            parts.show(parts.heading("p95 latency", note="seconds"))
+            charts.show(
+                charts.lines(face, theme(), latency, flags, unit=" s"),
+                "incident-latency",
+                "95th percentile of latency by model, before, during and after the incident",
+            )
+
+
+def _similar(case: CaseFile, face: Clockface) -> Html:
+    rows = [
+        link(
+            address("incidents", incident=line.incident.id),
+            span("sg-row-time", face.text(line.incident.start_ms)),
+            span("sg-row-main", about(line.incident.duration_ms(face.now_ms) / 1000)),
+            span("sg-note", f"{ENDINGS[line.incident.ending]}, {number(line.harm.hurt)} hurt"),
+            cls="sg-row",
+        )
+        for line in case.similar
+    ]
+    inside = join(*rows) if rows else parts.empty("None of this cause in the last 30 days.", symbol="history")
+    return div("sg-card", parts.heading("Similar before"), inside)

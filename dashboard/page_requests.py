@@ -1,0 +1,296 @@
+"""Requests: find the ones that were hurt, and see attempt by attempt what happened to each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard import charts, parts, shared, wording
+from dashboard.charts import Flag, Series
+from dashboard.frame import address, banner_row, clock, page, theme, title
+from dashboard.happenings import Happening, happenings
+from dashboard.markup import Child, div, join, link, span
+from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number
+from dashboard.waterfall import outcome_badge, story, waterfall
+from engine import queries
+from engine.core.outcomes import Cause
+from engine.queries import RequestDetail, RequestFilter, RequestPage, RequestRow, TrafficPoint
+from engine.sqlite import Connection
+
+SPANS = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080}
+PAGE_ROWS = 50
+BARS = 72
+OUTCOMES = ("ok", "error", "shed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The time that is looked at."""
+
+    start_ms: int
+    end_ms: int
+
+    @property
+    def bin_minutes(self) -> int:
+        """Length of a bar, minutes."""
+        return max(1, round((self.end_ms - self.start_ms) / MINUTE_MS / BARS))
+
+
+@page
+def requests() -> None:
+    """The explorer."""
+    manager, _ = title("Requests", "Every finished call")
+    banner_row(manager)
+    stretch, where = _filters(manager)
+    before = _cursor(st.query_params.get("before"))
+
+    def read(connection: Connection) -> tuple[list[TrafficPoint], tuple[Happening, ...], RequestPage]:
+        return (
+            queries.traffic_series(
+                connection, manager, stretch.start_ms, stretch.end_ms, step_minutes=stretch.bin_minutes
+            ),
+            happenings(
+                queries.timeline(
+                    connection,
+                    start_ms=stretch.start_ms,
+                    end_ms=stretch.end_ms,
+                    manager=manager,
+                    kinds=["failover"],
+                    limit=50,
+                ).events
+            ),
+            queries.requests(
+                connection,
+                start_ms=stretch.start_ms,
+                end_ms=stretch.end_ms,
+                where=where,
+                before=before,
+                limit=PAGE_ROWS,
+            ),
+        )
+
+    traffic, moves, rows = shared.ask(read)
+    face = clock()
+    _histogram(traffic, moves, stretch, face)
+    _table(rows, face)
+    if chosen := st.query_params.get("request"):
+        _drawer(chosen)
+
+
+def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
+    window = st.query_params.get("from"), st.query_params.get("to")
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        if all(window):
+            st.button(
+                "Whole history",
+                icon=":material/close:",
+                on_click=_clear_window,
+                help="Leave the chosen stretch of time",
+            )
+            span_name = ""
+        else:
+            span_name = (
+                st.segmented_control("Time", list(SPANS), default="1h", key="span", bind="query-params", required=True)
+                or "1h"
+            )
+        role = st.selectbox(
+            "Answered by",
+            ["primary", "secondary", "none"],
+            index=None,
+            placeholder="Any model",
+            key="role",
+            bind="query-params",
+            width=150,
+        )
+        outcome = st.selectbox(
+            "Outcome",
+            OUTCOMES,
+            index=None,
+            placeholder="Any",
+            key="outcome",
+            bind="query-params",
+            format_func=lambda word: wording.face(wording.OUTCOMES, word).word,
+            width=150,
+        )
+        causes = [str(cause) for cause in Cause]
+        cause = st.selectbox(
+            "Failover cause",
+            causes,
+            index=None,
+            placeholder="Any",
+            key="cause",
+            bind="query-params",
+            format_func=lambda word: wording.advice(word).label,
+            width=210,
+        )
+        slower = st.number_input(
+            "Slower than, s", min_value=0.0, value=None, step=1.0, key="slower", bind="query-params", width=140
+        )
+        found = st.text_input("Request id", key="find", placeholder="Paste an id", width=230)
+    if found.strip():
+        st.query_params["request"] = found.strip()
+    now = shared.now_ms()
+    if all(window) and all(str(one).isdigit() for one in window):
+        stretch = Stretch(int(window[0] or 0), int(window[1] or now))
+    else:
+        stretch = Stretch(now - SPANS.get(span_name, 60) * MINUTE_MS, now)
+    return stretch, RequestFilter(
+        manager=manager,
+        role=role,
+        outcome=outcome,
+        failover_cause=cause,
+        min_duration_ms=slower * 1000 if slower else None,
+    )
+
+
+def _clear_window() -> None:
+    for name in ("from", "to", "before"):
+        st.query_params.pop(name, None)
+
+
+def _cursor(text: str | None) -> tuple[int, str] | None:
+    moment, _, identifier = (text or "").partition("_")
+    return (int(moment), identifier) if moment.isdigit() else None
+
+
+def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretch: Stretch, face: Clockface) -> None:
+    kinds: dict[str, dict[int, float]] = {"primary": {}, "secondary": {}, "failed": {}, "shed": {}, "other": {}}
+    for row in traffic:
+        kind = (
+            row.role
+            if row.outcome == "ok" and row.role in kinds
+            else "failed"
+            if row.errors
+            else "shed"
+            if row.outcome == "shed"
+            else "other"
+        )
+        kinds[kind][row.start_ms] = kinds[kind].get(row.start_ms, 0) + row.n
+    colours = {
+        "primary": "primary",
+        "secondary": "secondary",
+        "failed": "bad_fill",
+        "shed": "warn_fill",
+        "other": "faint",
+    }
+    size = stretch.bin_minutes * MINUTE_MS
+    series = [
+        Series(kind, colours[kind], charts.bin_series(rows, stretch.start_ms, stretch.end_ms, size))
+        for kind, rows in kinds.items()
+        if rows
+    ]
+    flags = [Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint") for one in moves]
+    total = sum(row.n for row in traffic)
+    with st.container(key="card-histogram"):
+        step = f"{stretch.bin_minutes} min" if stretch.bin_minutes < 60 else f"{stretch.bin_minutes / 60:.0f} h"
+        parts.show(
+            parts.heading(f"{number(total)} requests", note=f"all of the chosen time by who answered, per {step}")
+        )
+        if total:
+            charts.show(
+                charts.bars(face, theme(), series, flags),
+                "requests-histogram",
+                f"{total} requests over time by who answered them or how they failed",
+            )
+        else:
+            parts.show(parts.empty("No request finished in this time.", symbol="bedtime"))
+
+
+def _table(found: RequestPage, face: Clockface) -> None:
+    if not found.requests:
+        parts.show(
+            div(
+                "sg-card",
+                parts.empty("No request matches: choose a longer time or fewer filters.", symbol="filter_alt_off"),
+            )
+        )
+        return
+    columns = ("Time", "Outcome", "Answered by", "Why", "Tries", "Took", "First token", "Tokens", "Cost")
+    rows = [_cells(row, face) for row in found.requests]
+    parts.show(div("sg-card sg-flush", parts.table(columns, rows, cls="sg-rows", label="Requests, newest first")))
+    with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
+        if st.query_params.get("before"):
+            st.button("Newest", icon=":material/first_page:", on_click=_newest)
+        if found.next is not None:
+            st.button("Older", icon=":material/navigate_next:", icon_position="right", on_click=_older, args=found.next)
+
+
+def _newest() -> None:
+    st.query_params.pop("before", None)
+
+
+def _older(ts_ms: int, identifier: str) -> None:
+    st.query_params["before"] = f"{ts_ms}_{identifier}"
+
+
+def _cells(row: RequestRow, face: Clockface) -> list[Child]:
+    kept = {key: value for key, value in st.query_params.to_dict().items() if key != "request"}
+    tokens = (row.input_tokens or 0) + (row.output_tokens or 0)
+    why = wording.advice(row.failover_cause).label if row.failover_cause else (row.code or "").replace("_", " ")
+    return [
+        link(address("requests", **kept, request=row.id), face.at(row.ts_ms), cls="sg-link sg-num sg-whole-row"),
+        outcome_badge(row.outcome, row.status_code),
+        join(parts.role_tag(row.role), span("sg-note sg-mono", f" {row.model}"))
+        if row.role != "none"
+        else span("sg-note", "nobody"),
+        join(why, span("sg-note", " probe by Switchgear") if row.synthetic else None),
+        span("sg-num", str(row.attempts)),
+        span("sg-num", milliseconds(row.duration_ms)),
+        span("sg-num", milliseconds(row.ttft_ms)),
+        span("sg-num", number(tokens) if tokens else "–"),
+        span("sg-num", dollars(row.cost_usd)),
+    ]
+
+
+def _dismissed() -> None:
+    st.query_params.pop("request", None)
+    st.session_state.pop("find", None)
+
+
+@st.dialog("Request", width="large", position="right", icon=":material/account_tree:", on_dismiss=_dismissed)
+def _drawer(request_id: str) -> None:
+    found = shared.ask(lambda connection: queries.request(connection, request_id))
+    if found is None:
+        parts.show(
+            parts.empty(
+                "This request is not recorded: the id may be wrong, or the raw rows are older than the retention.",
+                symbol="search_off",
+            )
+        )
+        return
+    _request(found, clock())
+
+
+def _request(found: RequestDetail, face: Clockface) -> None:
+    one = found.request
+    parts.show(
+        div(
+            "sg-drawer",
+            div("sg-drawer-top", outcome_badge(one.outcome, one.status_code), span("sg-note", face.at(one.ts_ms))),
+            div("sg-story", story(found)),
+            waterfall(found),
+            parts.pairs(
+                [
+                    ("Answered by", one.model if one.role != "none" else "nobody"),
+                    ("Active model then", one.active_role),
+                    ("Took", milliseconds(one.duration_ms)),
+                    ("First token", milliseconds(one.ttft_ms) if one.streamed else "not streamed"),
+                    ("Switchgear's share", f"{one.overhead_us:,} µs"),
+                    ("Tokens", f"{number(one.input_tokens)} in, {number(one.output_tokens)} out"),
+                    ("Cost", dollars(one.cost_usd)),
+                    ("Finish", one.finish_reason or one.code or "–"),
+                    ("Epoch", str(one.epoch)),
+                    ("Instance", one.instance),
+                    ("Made by", "Switchgear, as a probe" if one.synthetic else "a caller"),
+                    ("Prompt hash", one.prompt_hash or "–"),
+                ]
+            ),
+            div("sg-drawer-links", link(address("incidents", at=one.ts_ms), "The incident around it", cls="sg-link")),
+        )
+    )
+    st.code(one.id, language=None)
+    for name, text in (("Prompt", found.prompt_text), ("Answer", found.answer_text)):
+        if text:
+            st.caption(name)
+            st.code(text, language=None, wrap_lines=True)

@@ -1,0 +1,183 @@
+"""The merged timeline in words: what each event says, and how it looks in a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from dashboard import wording
+from dashboard.happenings import Happening
+from dashboard.markup import Child, Html, div, icon, join, link, span, tag
+from dashboard.times import Clockface, percent
+from dashboard.wording import Tone
+from engine.queries import EventKind
+
+ICONS: Final[Mapping[EventKind, str]] = {
+    EventKind.FAILOVER: "swap_horiz",
+    EventKind.REQUEST_FAILOVER: "redo",
+    EventKind.BREAKER: "bolt",
+    EventKind.OVERRIDE: "person",
+    EventKind.AGREEMENT: "handshake",
+    EventKind.ALERT: "notifications",
+    EventKind.DELIVERY: "send",
+}
+
+RATES: Final = frozenset({"failure_rate", "slow_rate", "threshold", "quorum", "share"})
+HIDDEN: Final = frozenset({"request_ids", "votes", "labels", "fingerprint", "outbox_id"})
+NAMES: Final[Mapping[str, str]] = {
+    "samples": "Calls in the window",
+    "failures": "Failed",
+    "slow": "Slow",
+    "failure_rate": "Failure rate",
+    "slow_rate": "Slow rate",
+    "threshold": "Threshold crossed",
+    "streak": "Failures in a row",
+    "retry_in": "Wait before a probe, s",
+    "reopens": "Reopened",
+    "down": "Hosts that say down",
+    "opinions": "Hosts with an opinion",
+    "live_hosts": "Live hosts",
+    "quorum": "Quorum",
+    "role": "Model",
+    "expires_ms": "Until",
+    "status_code": "Status",
+    "duration_ms": "Took, ms",
+    "n": "Attempt",
+}
+
+
+def sentence(one: Happening) -> str:
+    """An event as one plain sentence, for lists and exports."""
+    if one.kind in (EventKind.FAILOVER, EventKind.REQUEST_FAILOVER):
+        return f"Active model moved from {one.before} to {one.after}: {wording.advice(one.what).label.lower()}"
+    if one.kind is EventKind.BREAKER:
+        word = wording.face(wording.BREAKERS, one.after).word.lower()
+        return f"{(one.role or '').capitalize()} breaker {word}: {wording.reason(one.reason)}{_counts(one)}"
+    if one.kind is EventKind.OVERRIDE:
+        return f"{one.who} {wording.act(one.what, one.role)}: “{one.reason}”"
+    if one.kind is EventKind.AGREEMENT:
+        share = one.evidence.get("share")
+        if one.evidence.get("ramp_aborted"):
+            return "Ramp aborted: all traffic stays on secondary"
+        if one.evidence.get("stage") is not None:
+            return f"Ramp: {percent(share, 0)} of traffic on primary"
+        return f"Agreed on {one.after}: {wording.advice(one.what).label.lower()}"
+    if one.kind is EventKind.ALERT:
+        value = one.evidence.get("value")
+        return f"Alert {one.who} {one.after}" + (f", value {value:.3g}" if isinstance(value, int | float) else "")
+    code = one.evidence.get("status_code")
+    return (
+        f"Notification to {one.who} {one.what}"
+        + (f" ({code})" if code else "")
+        + (f": {one.reason}" if one.reason else "")
+    )
+
+
+def _counts(one: Happening) -> str:
+    if one.after != "open" or not one.evidence.get("samples"):
+        return ""
+    return f", {one.evidence.get('failures', 0)} of {one.evidence['samples']} calls failed"
+
+
+def tone(one: Happening) -> Tone:
+    """How an event is coloured."""
+    if one.kind is EventKind.FAILOVER:
+        return Tone.OK if one.after == "primary" else Tone.WARN
+    if one.kind is EventKind.BREAKER:
+        return wording.face(wording.BREAKERS, one.after).tone
+    if one.kind is EventKind.ALERT:
+        return wording.face(wording.ALERTS, one.after).tone
+    if one.kind is EventKind.DELIVERY:
+        return Tone.OK if one.what == "delivered" else Tone.BAD
+    return Tone.INFO if one.kind is EventKind.OVERRIDE else Tone.MUTED
+
+
+def quieten(events: Iterable[Happening]) -> list[tuple[Happening, int]]:
+    """Fold the back and forth of failed probes: a run of half-open and open again is one line with a count."""
+    folded: list[tuple[Happening, int]] = []
+    for one in events:
+        if one.kind is EventKind.BREAKER and one.after == "half_open":
+            continue
+        if (
+            one.kind is EventKind.AGREEMENT
+            and one.evidence.get("stage") is None
+            and not one.evidence.get("ramp_aborted")
+        ):
+            continue
+        last = folded[-1][0] if folded else None
+        again = last is not None and one.kind is EventKind.BREAKER and last.kind is EventKind.BREAKER
+        if (
+            again
+            and last is not None
+            and one.before == "half_open"
+            and (one.after, one.role) == (last.after, last.role)
+        ):
+            folded[-1] = (last, folded[-1][1] + 1)
+        else:
+            folded.append((one, 1))
+    return folded
+
+
+def timeline(events: Iterable[Happening], face: Clockface) -> Html:
+    """The events as a vertical line, oldest first."""
+    rows = []
+    for one, times in quieten(events):
+        more = f" (and {times - 1} more probes failed)" if times > 1 else ""
+        rows.append(
+            tag(
+                "li",
+                span("sg-tl-time", face.at(one.ts_ms)),
+                span(f"sg-tl-icon sg-{tone(one)}", icon(ICONS[one.kind])),
+                span("sg-tl-text", sentence(one), span("sg-note", more) if more else None, _where(one)),
+            )
+        )
+    return tag("ol", *rows, cls="sg-timeline")
+
+
+def _where(one: Happening) -> Child:
+    place = "" if one.kind in (EventKind.OVERRIDE, EventKind.ALERT, EventKind.DELIVERY) else one.who
+    epoch = f"epoch {one.epoch}" if one.epoch is not None else ""
+    told = " · ".join(part for part in (place, epoch) if part)
+    return span("sg-note sg-tl-where", told) if told else None
+
+
+def evidence_table(one: Happening, face: Clockface, request_href: str) -> Html:
+    """What justified an event: numbers beside the threshold, and the requests it rests on.
+
+    Args:
+        one: The event.
+        face: The viewer's clock.
+        request_href: Address of a request without its id.
+    """
+    rows = [
+        div("", tag("dt", NAMES.get(key, key.replace("_", " ").capitalize())), tag("dd", _value(key, value, face)))
+        for key, value in one.evidence.items()
+        if key not in HIDDEN and value is not None and not isinstance(value, dict | list)
+    ]
+    ids = one.evidence.get("request_ids") or ()
+    links = [
+        link(request_href + str(found), span("sg-mono", str(found)[-12:]), cls="sg-link", title=str(found))
+        for found in ids
+    ]
+    votes = one.evidence.get("votes")
+    votes = votes if isinstance(votes, dict) else {}
+    said = [
+        div("sg-note", f"{who}: {vote.get('verdict')} ({vote.get('failures')} of {vote.get('samples')} failed)")
+        for who, vote in votes.items()
+    ]
+    return join(
+        tag("p", sentence(one), cls="sg-evidence-lead"),
+        tag("dl", *rows, cls="sg-pairs") if rows else None,
+        div("sg-evidence-ids", span("sg-figure-label", "Votes"), *said) if said else None,
+        div("sg-evidence-ids", span("sg-figure-label", "Requests"), div("sg-idlist", *links)) if links else None,
+    )
+
+
+def _value(key: str, value: Any, face: Clockface) -> Child:
+    if key in RATES and isinstance(value, int | float) and value <= 1:
+        return percent(float(value))
+    if key.endswith("_ms") and isinstance(value, int) and value > 10**12:
+        return face.at(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
