@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
-from alerts.service import AlertService
 from starlette.applications import Starlette
 
+from alerts.scheduler import Duty
+from alerts.service import AlertService
 from engine.config import Config, load
 from engine.gateway.app import Companion, build
 from engine.gateway.health import Check
 from engine.instance import Instance
+from engine.retention import delete_old
 
 DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
 GATEWAY: Final = "dashboard.serving:gateway"
 WATCHER: Final = "dashboard.serving:watcher"
+
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds a thread may keep the interpreter from the others; Python's 5 ms would let a busy request thread hold up
+the commit that another answer waits for."""
+
+RETENTION_EVERY: Final = 3600.0
+"""Seconds between two clean-ups of raw rows."""
 
 
 def configured(path: Path | None = None) -> Config:
@@ -41,10 +51,11 @@ def watcher() -> Starlette:
 
 def _application(*, serve_models: bool) -> Starlette:
     logs()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     config = configured()
     instance = Instance.open(config)
     companions = [_alerts(config, instance)]
-    if serve_models and config.is_demo:
+    if serve_models and os.environ.get(DEMO_VARIABLE) == "1":
         from engine.simulation.incidents import DemoTraffic  # noqa: PLC0415 - only the demo pays for it
 
         traffic = DemoTraffic(instance)
@@ -53,13 +64,24 @@ def _application(*, serve_models: bool) -> Starlette:
 
 
 def _alerts(config: Config, instance: Instance) -> Companion:
-    service = AlertService(config, instance.recorder, instance.coordinator, instance.identity.instance)
+    service = AlertService(
+        config,
+        instance.recorder,
+        instance.coordinator,
+        owner=instance.identity.instance,
+        duties=(Duty("retention", RETENTION_EVERY, lambda: _retain(config, instance)),),
+    )
 
     def check() -> Check:
         health = service.health()
-        return Check("scheduler", ok=health.ok, detail=health.detail)
+        detail = "; ".join(health.reasons) or f"{health.part}, {health.rules} rules in force"
+        return Check("scheduler", ok=health.ok, detail=detail)
 
     return Companion(service.start, service.stop, (check,))
+
+
+def _retain(config: Config, instance: Instance) -> None:
+    delete_old(instance.recorder, keep=config.store.retention, now_ms=instance.clock.wall_ms())
 
 
 def logs(level: int = logging.INFO) -> None:

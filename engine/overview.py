@@ -74,7 +74,7 @@ def _manager(
         "window_seconds": WINDOW,
         "requests": window.requests(),
         "error_rate": window.error_rate(),
-        "secondary_share": window.secondary_share,
+        "secondary_share": window.secondary_share(),
         "p95_seconds": window.percentile(0.95),
         "last_request_ms": queries.last_request_ms(connection, name),
     }

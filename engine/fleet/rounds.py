@@ -148,14 +148,20 @@ class Rounds:
         """Something happened to a manager, so a round is worth making soon."""
 
     def refresh(self, name: str) -> None:
-        """Adopt what is agreed now: an operator's act takes effect before it is answered."""
+        """Adopt what is agreed now: an operator's act takes effect before it is answered.
+
+        A manager that this process does not serve is somebody else's to adopt.
+        """
+        desk = self._desks.get(name)
+        if desk is None:
+            return
         try:
             document = self._coordinator.read(name)
         except (CoordinatorUnavailable, DocumentError):
             self.poke(name)
             return
         if document is not None:
-            self._adopt(self._desks[name], document)
+            self._adopt(desk, document)
 
     def recall(self) -> None:
         """Begin with the agreement kept beside the records, in case the coordinator is away."""
@@ -308,7 +314,10 @@ class Rounds:
         if now < self._beat_at:
             return
         self._beat_at = now + BEAT_EVERY
-        self._coordinator.register(self.member(), MEMBER_TTL)
+        member = self.member()
+        if self._local is not None:
+            self._local.register(member, MEMBER_TTL)  # metrics and dashboard read the store beside the records
+        self._coordinator.register(member, MEMBER_TTL)
 
 
 def _same(last: Vote, vote: Vote) -> bool:

@@ -124,18 +124,13 @@ def _model_routes(gateway: Gateway) -> list[Route]:
 
 
 def _metrics_routes(gateway: Gateway) -> list[Route]:
-    exposition = _exposition(gateway.instance)
+    exposition = Exposition(gateway.instance.recorder.store, gateway.instance.config)
 
     async def metrics(request: HTTPRequest) -> Response:
         body, content_type = await asyncio.to_thread(exposition.render, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     return [Route("/metrics", metrics)]
-
-
-def _exposition(instance: Instance) -> Exposition:
-    receivers = [receiver.name for receiver in instance.config.alerts.receivers]
-    return Exposition(instance.recorder.store, instance.config, receivers=receivers)
 
 
 async def _on_error(_: HTTPRequest, error: Exception) -> Response:
