@@ -22,6 +22,45 @@ class DocumentError(ValueError):
     """What a store held is not a document this version understands."""
 
 
+_NUMBER = (int, float)
+_DOCUMENT_TYPES: Mapping[str, tuple[type, ...]] = {
+    "epoch": (int,),
+    "share": _NUMBER,
+    "stage": (int, NoneType),
+    "ramp": (int,),
+    "cause": (str,),
+    "hold": _NUMBER,
+    "flaps": (int,),
+    "writer": (str,),
+    "evidence": (dict,),
+    "override": (dict, NoneType),
+    "forced": (dict,),
+}
+_ACT_TYPES: Mapping[str, tuple[type, ...]] = {"reason": (str,), "by": (str,), "ttl": _NUMBER, "epoch": (int,)}
+_VOTE_TYPES: Mapping[str, tuple[type, ...]] = {
+    "instance": (str,),
+    "host": (str,),
+    "epoch": (int,),
+    "primary": (dict,),
+    "secondary": (dict,),
+    "stage_ok": (int,),
+    "stage_failed": (int,),
+    "seq": (int,),
+}
+
+
+def _check(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
+    """What the rules compute with is somebody else's writing until this passed."""
+    for name, allowed in types.items():
+        value = body[name]
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            msg = f"{name} is {value!r}"
+            raise TypeError(msg)
+        if isinstance(value, int | float) and not 0 <= value < inf:
+            msg = f"{name} is {value}"
+            raise ValueError(msg)
+
+
 class Verdict(StrEnum):
     """An instance's opinion of one model."""
 
@@ -123,46 +162,35 @@ class Document:
         try:
             body = json.loads(text)
             version = body.pop("v")
-            if version > DOCUMENT_VERSION:
-                msg = f"the document was written by a newer version ({version} > {DOCUMENT_VERSION}): upgrade Switchgear here"
-                raise DocumentError(msg)
-            _check_types(body)
-            override = body.pop("override")
-            forced = body.pop("forced")
-            return cls(
-                **{**body, "active": Role(body["active"])},
-                override=Override(**{**override, "role": Role(override["role"])}) if override else None,
-                forced={role: Force(**force) for role, force in forced.items()},
-            )
-        except DocumentError:
-            raise
+            newer = version > DOCUMENT_VERSION
+            document = None if newer else cls._from_body(body)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             msg = f"not an agreement document: {error}"
             raise DocumentError(msg) from error
+        if document is None:
+            newest = f"{version} > {DOCUMENT_VERSION}"
+            msg = f"the document was written by a newer version ({newest}): upgrade Switchgear here"
+            raise DocumentError(msg)
+        return document
 
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "epoch": (int,),
-    "share": (int, float),
-    "stage": (int, NoneType),
-    "ramp": (int,),
-    "hold": (int, float),
-    "flaps": (int,),
-    "writer": (str,),
-    "evidence": (dict,),
-}
-"""What the rules compute with; a document is somebody else's writing until these are checked."""
-
-
-def _check_types(body: Mapping[str, Any]) -> None:
-    for name, types in _TYPES.items():
-        value = body[name]
-        if not isinstance(value, types) or isinstance(value, bool):
-            msg = f"{name} is {value!r}"
-            raise TypeError(msg)
-    if body["epoch"] < 0 or not 0 <= body["share"] <= 1 or not 0 <= body["hold"] < inf:
-        msg = f"epoch is {body['epoch']}, share is {body['share']}, hold is {body['hold']}"
-        raise ValueError(msg)
+    @classmethod
+    def _from_body(cls, body: dict[str, Any]) -> Document:
+        _check(body, _DOCUMENT_TYPES)
+        if body["share"] > 1:
+            msg = f"share is {body['share']}"
+            raise ValueError(msg)
+        override, forced = body.pop("override"), body.pop("forced")
+        for act in (*forced.values(), *([override] if override else [])):
+            _check(act, _ACT_TYPES)
+        unknown = {force["state"] for force in forced.values()} - {"forced_open", "forced_closed"}
+        if unknown:
+            msg = f"no breaker can be {', '.join(sorted(map(str, unknown)))}"
+            raise ValueError(msg)
+        return cls(
+            **{**body, "active": Role(body["active"])},
+            override=Override(**{**override, "role": Role(override["role"])}) if override else None,
+            forced={str(Role(role)): Force(**force) for role, force in forced.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +249,12 @@ class Vote:
         """Read what `to_json` wrote; raises `DocumentError` for anything else."""
         try:
             body = json.loads(text)
+            _check(body, _VOTE_TYPES)
             for role in ("primary", "secondary"):
+                _check(body[role], {"samples": (int,), "failures": (int,)})
                 body[role] = Opinion(**{**body[role], "verdict": Verdict(body[role]["verdict"])})
             return cls(**body)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             msg = f"not a vote: {error}"
             raise DocumentError(msg) from error
 

@@ -63,6 +63,6 @@ def member_from(text: str | bytes, *, lost_for: float = 0.0) -> Member | None:
     """Read a stored member; `None` for what is none."""
     try:
         return Member(**json.loads(text), lost_for=lost_for)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         logger.warning("left out a member of the fleet: %s", error)
         return None
