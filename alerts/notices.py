@@ -95,7 +95,7 @@ class Notice:
 
     def incident_url(self, line: Line) -> str:
         """Where what happened at that time is shown."""
-        query = {"manager": line.labels.get("manager", ""), "from": line.starts_ms, "to": line.ends_ms or self.now_ms}
+        query = {"manager": line.labels.get("manager", ""), "at": line.starts_ms}
         return f"{self.base_url}/incidents?{urlencode({name: value for name, value in query.items() if value})}"
 
     def silence_url(self, line: Line) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from alerts import queries
@@ -41,6 +42,14 @@ class Observations(Protocol):
         """Since when, in milliseconds, a level has fulfilled a test that it fulfils now; `None` when unknown."""
 
 
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """What the coordinator says: who is alive with which gauges, and what is agreed."""
+
+    beats: Sequence[Beat] = ()
+    agreed: Sequence[Agreed] = ()
+
+
 class Reading:
     """The store at one moment.
 
@@ -49,7 +58,7 @@ class Reading:
         asked: Everything that will be asked.
         managers: Of whom.
         now_ms: The moment.
-        beats: Signs of life of the fleet; by default those in the store.
+        fleet: What the coordinator says, where that is more than the store knows.
     """
 
     def __init__(
@@ -58,7 +67,7 @@ class Reading:
         asked: Iterable[Query],
         managers: Sequence[str],
         now_ms: int,
-        beats: Sequence[Beat] | None = None,
+        fleet: FleetView | None = None,
     ) -> None:
         self._connection = connection
         self._managers = tuple(managers)
@@ -66,8 +75,11 @@ class Reading:
         asked = frozenset(asked)
         self._counts: dict[tuple[str, Query], float | None] = {}
         self._marks = queries.marks(connection, STOPPED_MARK)
-        self._beats = queries.beats(connection) if beats is None else list(beats)
+        self._beats = queries.beats(connection) if fleet is None else list(fleet.beats)
         self._agreed = {one.manager: one for one in queries.agreed(connection)}
+        for one in fleet.agreed if fleet else ():
+            if one.manager not in self._agreed or self._agreed[one.manager].epoch < one.epoch:
+                self._agreed[one.manager] = one
         self._read_requests(_of(asked, _BY_REQUESTS))
         self._read_attempts([q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)])
         self._read_failovers(_of(asked, _BY_FAILOVERS))
@@ -140,9 +152,8 @@ class Reading:
 
     def _agreement_age(self, live: Sequence[Beat]) -> float | None:
         """Seconds since the agreement was last confirmed, of the instance for which it is longest ago."""
-        if not live:
-            return None
-        return max(float(beat.gauges.get("agreement_age") or 0.0) for beat in live)
+        read = [beat.gauges["agreement_ms"] for beat in live if beat.gauges.get("agreement_ms") is not None]
+        return max(0.0, (self._now_ms - min(read)) / 1000) if read else None
 
     def _plan(self, asked: Sequence[Query]) -> Plan:
         return plan({query.seconds for query in asked}, self._now_ms)

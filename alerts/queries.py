@@ -170,14 +170,14 @@ def ramp_aborts(connection: Connection, spans: Sequence[Span], managers: Sequenc
 def latency_minutes(
     connection: Connection, spans: Sequence[Span], managers: Sequence[str], metrics: Sequence[str]
 ) -> list[Sums]:
-    """Latencies of answers in whole minutes, by metric, role and bucket: number."""
+    """Latencies of what succeeded or failed in whole minutes, by metric, role and bucket: number."""
     head = _spans(spans, whole=True, unit=MINUTE_MS)
     if not head:
         return []
     rows = connection.execute(
         head + " SELECT k, t.manager, metric, role, bucket, sum(n) FROM json_each(?) m CROSS JOIN json_each(?) x"
         " CROSS JOIN spans CROSS JOIN latency_minute t ON t.manager = m.value AND metric = x.value"
-        " AND minute >= lo AND minute < hi WHERE outcome = 'ok' GROUP BY 1, 2, 3, 4, 5",
+        " AND minute >= lo AND minute < hi WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
         [json.dumps(list(managers)), json.dumps(list(metrics))],
     )
     return [Sums(row[0], row[1], tuple(row[2:5]), (row[5],)) for row in rows]
@@ -186,14 +186,14 @@ def latency_minutes(
 def latency_rows(
     connection: Connection, spans: Sequence[Span], managers: Sequence[str]
 ) -> Iterable[tuple[int, str, str, float, float | None]]:
-    """Single latencies of answers on the edges: span, manager, role, duration and first token in milliseconds."""
+    """Single latencies on the edges: span, manager, role, duration and first token in milliseconds."""
     head = _spans(spans, whole=False)
     if not head:
         return ()
     rows: Iterable[tuple[int, str, str, float, float | None]] = connection.execute(
         head + " SELECT k, t.manager, role, duration_ms, ttft_ms FROM json_each(?) m CROSS JOIN spans"
         " CROSS JOIN requests t ON t.manager = m.value AND ts_ms >= lo AND ts_ms < hi"
-        " WHERE outcome = 'ok' AND synthetic = 0 AND role <> 'none'",
+        " WHERE outcome IN ('ok', 'error') AND synthetic = 0 AND role <> 'none'",
         [json.dumps(list(managers))],
     )
     return rows

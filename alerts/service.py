@@ -17,13 +17,15 @@ from pathlib import Path
 from alerts import net, outbox, queries
 from alerts.dispatcher import Dispatcher
 from alerts.notices import Line, Notice, Reason, Status
-from alerts.queries import Beat
+from alerts.observations import FleetView
+from alerts.queries import Agreed, Beat
 from alerts.receivers import receivers_of
 from alerts.rules import EVALUATOR_STALLED, Rule, RuleSet, read_rules
 from alerts.scheduler import EVALUATION, Duty, Scheduler
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.clock import Clock, SystemClock
 from engine.config import Config
+from engine.core.agreement import Document, DocumentError
 from engine.core.errors import SwitchgearError
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
 from engine.ids import new_id
@@ -69,6 +71,11 @@ class AlertHealth:
     last_tick_ms: int | None
     rules: int
 
+    @property
+    def detail(self) -> str:
+        """All of it in a line."""
+        return "; ".join(self.reasons) or f"{self.part}, {self.rules} rules"
+
 
 class RuleBook:
     """The rules in force: the file's, read again when it changes; a broken rule stays as it last worked.
@@ -106,6 +113,11 @@ class RuleBook:
         log.info("%d alert rules in force from %s", len(self.current.rules), self._path)
 
 
+def _agreed(manager: str, document: Document) -> Agreed:
+    override = None if document.override is None else {"expires_ms": document.override.expires_ms}
+    return Agreed(manager, str(document.active), document.share, document.since_ms, override, document.epoch)
+
+
 class AlertService:
     """Evaluates, notifies and delivers for one process.
 
@@ -127,8 +139,8 @@ class AlertService:
         config: Config,
         recorder: Recorder,
         coordinator: Coordinator | None = None,
-        *,
         owner: str = "",
+        *,
         clock: Clock | None = None,
         duties: Sequence[Duty] = (),
         environ: Mapping[str, str] = os.environ,
@@ -144,7 +156,7 @@ class AlertService:
         self._base_url = config.dashboard_url
         self._heartbeat_url = environ.get(config.alerts.heartbeat_url_env) if config.alerts.heartbeat_url_env else None
         self.ticker = Ticker(
-            recorder, self._clock, tuple(config.managers), self.receivers, self._base_url, self._owner, self._beats
+            recorder, self._clock, tuple(config.managers), self.receivers, self._base_url, self._owner, self._fleet
         )
         self.dispatcher = Dispatcher(recorder, self._clock, self.receivers, f"{self._owner} {new_id()}")
         self.scheduler = Scheduler((*self._own_duties(), *duties))
@@ -276,15 +288,17 @@ class AlertService:
                 self._last_tick = None
         self.dispatcher.activate(active=part is Part.EVALUATOR)
 
-    def _beats(self) -> Sequence[Beat] | None:
+    def _fleet(self) -> FleetView | None:
         if self._coordinator is None:
             return None
         try:
             members = self._coordinator.members()
-        except CoordinatorUnavailable:
+            documents = {name: self._coordinator.read(name) for name in self._config.managers}
+        except (CoordinatorUnavailable, DocumentError):
             return None
         now_ms = self._clock.wall_ms()
-        return [Beat(member.instance, now_ms, 60_000, dict(member.gauges)) for member in members if member.alive]
+        beats = [Beat(member.instance, now_ms, 60_000, dict(member.gauges)) for member in members if member.alive]
+        return FleetView(beats, [_agreed(name, document) for name, document in documents.items() if document])
 
     def _is_stalled(self) -> bool:
         if self._part is not Part.EVALUATOR or self._started is None or self._stop.is_set():

@@ -20,8 +20,7 @@ from alerts.expression import EvaluationError, NoValue
 from alerts.grouping import Round, decide_all
 from alerts.memory import Remembered, from_rows
 from alerts.notices import Notice
-from alerts.observations import Observations, Reading
-from alerts.queries import Beat
+from alerts.observations import FleetView, Observations, Reading
 from alerts.receivers import Receiver
 from alerts.rules import RULE_FAILING, NoData, Rule
 from alerts.template import Facts, expand
@@ -204,7 +203,7 @@ class Ticker:
         receivers: Who may be told.
         base_url: What links begin with.
         owner: This evaluator's name.
-        beats: Signs of life of the fleet; `None` when the coordinator cannot be asked.
+        fleet: What the coordinator says; `None` when it cannot be asked.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class Ticker:
         receivers: Sequence[Receiver],
         base_url: str,
         owner: str,
-        beats: Callable[[], Sequence[Beat] | None] = lambda: None,
+        fleet: Callable[[], FleetView | None] = lambda: None,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -223,7 +222,7 @@ class Ticker:
         self.receivers = tuple(receivers)
         self._base_url = base_url
         self._owner = owner
-        self._beats = beats
+        self._fleet = fleet
         self._last: tuple[int, float] | None = None
         self._turn = threading.Lock()
 
@@ -243,7 +242,7 @@ class Ticker:
     def _tick(self, rules: Sequence[Rule] | None) -> TickReport:
         now_ms = self._clock.wall_ms()
         shift_ms = self._stepped(now_ms)
-        beats = self._beats() if rules is not None else None
+        fleet = self._fleet() if rules is not None else None
         with self._recorder.store.reader() as connection:
             mark = queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK)
             before = from_rows(queries.alert_states(connection))
@@ -251,7 +250,7 @@ class Ticker:
             judged = Judged(memory)
             if rules is not None:
                 asked = frozenset(query for rule in rules for query in rule.expression.queries)
-                reading = Reading(connection, asked, self._managers, now_ms, beats)
+                reading = Reading(connection, asked, self._managers, now_ms, fleet)
                 judged = judge(rules, self._managers, memory, reading, now_ms)
             round_ = self._decide(connection, judged.memory, now_ms)
         self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
