@@ -16,7 +16,7 @@ from engine.core.errors import ConfigurationError
 from engine.core.messages import JSON, Call, Completion, Delta, Limits, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.base import Limit, timed_out
-from engine.providers.world import INSTANT, TYPICAL, World
+from engine.providers.world import INSTANT, TYPICAL, Play, World
 
 _worlds: dict[str, World] = {}
 _worlds_lock = threading.Lock()
@@ -68,20 +68,7 @@ class SimulatedProvider:
         bounds = [(limits.answer, Limit.ANSWER), (limits.total, Limit.TOTAL)]
         given = [(seconds, limit) for seconds, limit in bounds if seconds is not None]
         await _wait(play.duration, *min(given, default=(None, Limit.ANSWER)))
-        if play.failure is not None:
-            raise _copy(play.failure, whole=True)
-        deltas = [beat.delta for beat in play.beats]
-        reason = deltas[-1].finish_reason if deltas else None
-        if reason is None:
-            raise ProviderFailure(Category.TRUNCATED, 200, detail="no finish reason", code="no_finish_reason")
-        return Completion(
-            text="".join(delta.text for delta in deltas),
-            finish_reason=reason,
-            usage=deltas[-1].usage or Usage(),
-            tool_calls=tuple(_whole(tool) for delta in deltas for tool in delta.tool_calls),
-            model=call.model,
-            native_finish=str(reason),
-        )
+        return completed(play, call.model)
 
     async def stream(self, call: Call) -> AsyncIterator[Delta]:
         """Answer event by event.
@@ -97,7 +84,7 @@ class SimulatedProvider:
             yield beat.delta
         await _wait(None if play.silent else play.after, *_bound(call.limits, elapsed, begun=begun))
         if play.failure is not None:
-            raise _copy(play.failure)
+            raise fresh(play.failure)
 
 
 def _selected(base_url: str, name: str) -> World:
@@ -139,8 +126,35 @@ async def _wait(seconds: float | None, bound: float | None, limit: Limit) -> Non
         await asyncio.sleep(seconds)
 
 
-def _copy(failure: ProviderFailure, *, whole: bool = False) -> ProviderFailure:
-    """A fresh exception: one that is raised twice would collect tracebacks. Of a whole answer nothing was delivered."""
+def completed(play: Play, model: str) -> Completion:
+    """A play that is over, as one whole answer.
+
+    Raises:
+        ProviderFailure: It ended in one, or without a finish reason.
+    """
+    if play.failure is not None:
+        raise fresh(play.failure, whole=True)
+    deltas = [beat.delta for beat in play.beats]
+    reason = deltas[-1].finish_reason if deltas else None
+    if reason is None:
+        raise ProviderFailure(Category.TRUNCATED, 200, detail="no finish reason", code="no_finish_reason")
+    return Completion(
+        text="".join(delta.text for delta in deltas),
+        finish_reason=reason,
+        usage=deltas[-1].usage or Usage(),
+        tool_calls=tuple(_whole(tool) for delta in deltas for tool in delta.tool_calls),
+        model=model,
+        native_finish=str(reason),
+    )
+
+
+def fresh(failure: ProviderFailure, *, whole: bool = False) -> ProviderFailure:
+    """The failure as a new exception: one that is raised twice would collect tracebacks.
+
+    Args:
+        failure: A play's ending.
+        whole: Whether a whole answer was asked for; of that nothing was delivered when it breaks.
+    """
     category = Category.CONNECTION if whole and failure.category is Category.TRUNCATED else failure.category
     return ProviderFailure(category, failure.status_code, failure.retry_after, failure.detail, code=failure.code)
 

@@ -1,0 +1,1 @@
+"""A deterministic world: the real plan and the real agreement on a virtual clock, with faults, under a seed."""
