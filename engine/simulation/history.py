@@ -32,15 +32,15 @@ from engine.simulation.traffic import DAY, Callers, Load
 from engine.tickets import Ticket
 
 REQUESTS_A_DAY: Final = 30_000.0
-CALM_ROUNDS: Final = 3.0
-"""Seconds between rounds while nothing happens; as often as an agent's would take longer and change nothing."""
+CALM_ROUNDS: Final = 6.0
+"""Seconds between rounds while nothing happens; an agent's pace would take longer and change nothing."""
 
 QUEUE: Final = 4_000
 """Records that wait for the writer before the simulation does."""
 
 PROGRESS_STEPS: Final = 200
-PRIMARY_SPEED: Final = Profile(first_token=0.7, per_event=0.22, spread=0.42, words=160, words_per_event=24)
-SECONDARY_SPEED: Final = Profile(first_token=0.32, per_event=0.09, spread=0.38, words=130, words_per_event=24)
+PRIMARY_SPEED: Final = Profile(first_token=0.7, per_event=0.33, spread=0.42, words=160, words_per_event=40)
+SECONDARY_SPEED: Final = Profile(first_token=0.32, per_event=0.14, spread=0.38, words=160, words_per_event=40)
 
 
 class Archive:

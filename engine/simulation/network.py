@@ -82,15 +82,15 @@ class SimulatedStore:
         self.on_commit: Callable[[Swap], None] | None = None
         self.regressions = 0
         self.links: list[SimulatedCoordinator] = []
-        self._documents: dict[str, list[str]] = {}
-        self._votes: dict[str, dict[str, tuple[float, str]]] = {}
+        self._documents: dict[str, list[Document]] = {}
+        self._votes: dict[str, dict[str, tuple[float, Vote]]] = {}
         self._members: dict[str, tuple[float, Member]] = {}
         self._leases: dict[str, tuple[float, str]] = {}
 
     def read(self, manager: str) -> Document | None:
         """What is agreed."""
-        texts = self._documents.get(manager)
-        return Document.from_json(texts[-1]) if texts else None
+        kept = self._documents.get(manager)
+        return kept[-1] if kept else None
 
     def asked(self, writer: str, manager: str, document: Document) -> Swap:
         """A swap with what justifies it at this moment."""
@@ -104,9 +104,9 @@ class SimulatedStore:
         current = self.read(swap.manager)
         if (None if current is None else current.epoch) != expected:
             return False
-        texts = self._documents.setdefault(swap.manager, [])
-        texts.append(swap.after.to_json())
-        del texts[:-2]
+        kept = self._documents.setdefault(swap.manager, [])
+        kept.append(Document.from_json(swap.after.to_json()))
+        del kept[:-2]
         self.commits.append(replace(swap, before=current))
         if self.on_commit is not None:
             self.on_commit(self.commits[-1])
@@ -120,21 +120,21 @@ class SimulatedStore:
         Returns:
             Whether there was an older one to fall back to.
         """
-        texts = self._documents.get(manager, [])
-        if len(texts) < 2:
+        kept = self._documents.get(manager, [])
+        if len(kept) < 2:
             return False
-        texts.pop()
+        kept.pop()
         self.regressions += 1
         return True
 
     def vote(self, manager: str, vote: Vote, ttl: float) -> None:
         """Keep a vote for some seconds."""
-        self._votes.setdefault(manager, {})[vote.instance] = (self.timeline.now + ttl, vote.to_json())
+        self._votes.setdefault(manager, {})[vote.instance] = (self.timeline.now + ttl, vote)
 
     def votes(self, manager: str) -> list[Vote]:
         """Fresh votes, by instance."""
         fresh = self._votes.get(manager, {})
-        return [Vote.from_json(text) for _, (ends, text) in sorted(fresh.items()) if ends > self.timeline.now]
+        return [vote for _, (ends, vote) in sorted(fresh.items()) if ends > self.timeline.now]
 
     def register(self, member: Member, ttl: float) -> None:
         """Keep a member for some seconds."""
@@ -150,7 +150,7 @@ class SimulatedStore:
         """Everybody of the last hour, by name."""
         now = self.timeline.now
         return [
-            replace(member, alive=ends > now, lost_for=max(0.0, now - ends))
+            member if ends > now else replace(member, alive=False, lost_for=now - ends)
             for _, (ends, member) in sorted(self._members.items())
             if now - ends < MEMORY
         ]
