@@ -8,15 +8,16 @@ whether its model can be asked right now. `Switchboard.route` combines both into
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from engine.core.agreement import Document, Opinion, Override, Verdict, Vote
-from engine.core.breaker import Breaker, BreakerState, Transition
+from engine.core.breaker import Breaker, BreakerState, Permit, Transition
 from engine.core.budget import RetryBudget
 from engine.core.capability import Calibration
+from engine.core.drift import CANARY_FAILED, Drift
 from engine.core.messages import Role
-from engine.core.outcomes import Category, Cause
+from engine.core.outcomes import Category, Cause, Effect
 from engine.core.policy import ManagerPolicy, ModelFacts
 from engine.core.ramp import Gate, StageSamples, in_share
 from engine.core.spill import SpillBudget
@@ -96,7 +97,7 @@ class Hop:
 
     Attributes:
         role: Whom to ask.
-        cause: Why primary is asked although it is not active: `probe` or `ramp`.
+        cause: Why primary is asked although it is not active, `probe` or `ramp`; `canary` of either model.
     """
 
     role: Role
@@ -130,6 +131,7 @@ class Switchboard:
         self.lines = {role: Line(role, policy) for role in Role}
         self.spill = SpillBudget(policy.spill)
         self.gate = Gate(policy.recovery)
+        self.drift = Drift(policy.validation.canary_every)
         self.document = Document()
         self.instances = 1
         self.active_seen = now
@@ -140,6 +142,7 @@ class Switchboard:
         self._last_probe = now
         self._patience = 2 * policy.recovery.stage_for
         self._votes_cast = 0
+        self._tripped: set[Role] = set()
 
     # -- the agreement -----------------------------------------------------------------------------------------
 
@@ -231,11 +234,12 @@ class Switchboard:
             return None
         line = self.lines[Role.PRIMARY]
         state = line.breaker.state
-        if state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED):
+        if state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED) or self.drifted(Role.PRIMARY, now):
             return None
         if self.gate.ready(now) or line.breaker.snapshot(now).outstanding >= self.policy.breaker.probes:
             return None
-        earliest = now if self.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN else self.hold_until
+        secondary_open = self.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN
+        earliest = self.active_seen if secondary_open else self.hold_until
         if line.breaker.retry_at is not None:
             earliest = max(earliest, line.breaker.retry_at)
         refused = line.unavailable(now)
@@ -244,13 +248,17 @@ class Switchboard:
         return self.gate.due_at(earliest)
 
     def synthetic_due(self, now: float) -> bool:
-        """Whether traffic is too thin for the gate or a stage, so that a one-token probe must make up for it."""
+        """Whether traffic is too thin for the gate or a stage, so that a one-token probe must make up for it.
+
+        For the gate that is when no request came for a while after a probe was due; what counts is not how long ago
+        the last probe was, or an open breaker's wait alone would look like thin traffic.
+        """
         recovery, document = self.policy.recovery, self.document
         if document.active is Role.PRIMARY or self.override(now) is not None:
             return False
         if document.stage is None:
             due = self.probe_due_at(now)
-            return due is not None and now >= due and now >= max(self._last_probe, self.hold_until) + self._patience
+            return due is not None and now >= due + self._patience
         enough = self._samples.ok >= recovery.stage_samples
         return not enough and now >= self._last_probe + self._patience
 
@@ -272,6 +280,51 @@ class Switchboard:
         else:
             self.gate.failed()
 
+    # -- what canaries found -----------------------------------------------------------------------------------
+
+    def drifted(self, role: Role, now: float) -> str | None:
+        """The canary because of which a model serves nobody; an operator who closed its breaker overrules it."""
+        if self.lines[role].breaker.state is BreakerState.FORCED_CLOSED:
+            return None
+        return self.drift.stands(role, now)
+
+    def judged(
+        self, role: Role, canary: str, *, passed: bool, now: float, rand: float, request_id: str = ""
+    ) -> tuple[Transition, ...]:
+        """Take in what a canary found, here or by another process of this host.
+
+        Args:
+            role: The model that was asked.
+            canary: The canary's name.
+            passed: Whether its answer was as expected.
+            now: Monotonic seconds.
+            rand: In [0, 1).
+            request_id: The canary's request.
+
+        Returns:
+            The changes of the model's breaker: a failure opens it. It closes by the canary's own answer, or here,
+            when the answer came to another process.
+        """
+        breaker = self.lines[role].breaker
+        if not passed:
+            self.drift.failed(role, canary, now)
+            if role is Role.PRIMARY:
+                self.sample(ok=False, now=now)
+            if self.drift.stands(role, now) is None:
+                return ()
+            self._tripped.add(role)
+            return breaker.trip(now, rand, f"{CANARY_FAILED}: {canary}", request_id)
+        self.drift.passed(role, canary)
+        if role not in self._tripped or self.drift.stands(role, now) is not None:
+            return ()
+        if breaker.state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED, BreakerState.FORCED_OPEN):
+            self._tripped.discard(role)
+            return ()
+        permit, moved = breaker.ask(now, rand)
+        if isinstance(permit, Permit):
+            moved += breaker.report(permit, Effect.OK, now, rand, request_id=request_id)
+        return moved
+
     # -- what this instance says -------------------------------------------------------------------------------
 
     def vote(self, instance: str, host: str, now: float) -> Vote:
@@ -281,13 +334,20 @@ class Switchboard:
             instance=instance,
             host=host,
             epoch=self.document.epoch,
-            primary=self.lines[Role.PRIMARY].opinion(now),
-            secondary=self.lines[Role.SECONDARY].opinion(now),
+            primary=self._opinion(Role.PRIMARY, now),
+            secondary=self._opinion(Role.SECONDARY, now),
             ready=self.gate.ready(now),
             stage_ok=self._samples.ok,
             stage_failed=self._samples.failed,
             seq=self._votes_cast,
         )
+
+    def _opinion(self, role: Role, now: float) -> Opinion:
+        """A line's opinion, down for as long as a canary fails: its breaker may be trying again meanwhile."""
+        opinion, canary = self.lines[role].opinion(now), self.drifted(role, now)
+        if canary is None or self.lines[role].breaker.state is BreakerState.FORCED_OPEN:
+            return opinion
+        return replace(opinion, verdict=Verdict.DOWN, reason=f"{CANARY_FAILED}: {canary}")
 
     def tick(self, now: float, rand: float) -> tuple[tuple[Role, Transition], ...]:
         """Housekeeping between requests: permits that never came back."""
