@@ -206,15 +206,17 @@ def test_a_swap_whose_answer_is_lost_is_recognised_as_our_own(kind: str, shared_
         eventually(lambda: near.read("chat") is not None)
 
 
+@pytest.mark.soak
 def test_a_slow_network_works(kind: str, shared_server: Start, join: Join) -> None:
     server, name = shared_server(kind), f"slow{time.monotonic_ns()}"
     with Proxy(server.port) as line:
-        line.delay = 0.15
+        line.delay = 0.05
         one = join(corner(through(server.url, line.port), name))
         assert one.swap("chat", None, Document(epoch=1, writer="a"))
         assert one.read("chat")
 
 
+@pytest.mark.soak
 def test_a_refused_connection_is_tried_again(kind: str, shared_server: Start, join: Join) -> None:
     server, name = shared_server(kind), f"refused{time.monotonic_ns()}"
     with Proxy(server.port) as line:
