@@ -14,7 +14,6 @@ interpreter lock once, so a busy thread beside the writer delays a batch a handf
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from types import MappingProxyType
 from engine.core.events import (
     AttemptRecord,
     BreakerRecord,
+    CanaryRecord,
     FailoverRecord,
     OverrideRecord,
     Record,
@@ -51,6 +51,7 @@ TOTALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tokens": ("manager", "model", "direction"),
         "cost_usd": ("manager", "model"),
         "notifications": ("receiver", "outcome"),
+        "canary_results": ("manager", "role", "model", "result"),
         "records_rejected": (),
     }
 )
@@ -84,12 +85,15 @@ class Bulk:
 
     def write(self, connection: Connection, rows: Sequence[Key]) -> None:
         """Insert rows; sizes repeat, so that their statements come from the connection's cache."""
-        at = 0
-        while at < len(rows):
-            left = len(rows) - at
-            size = left if left <= self.EXACT else min(self.LARGEST, 1 << (left.bit_length() - 1))
+        at, left = 0, len(rows)
+        while left > self.EXACT:
+            size = min(self.LARGEST, 1 << (left.bit_length() - 1))
             connection.execute(self._statement(size), list(chain.from_iterable(rows[at : at + size])))
-            at += size
+            at, left = at + size, left - size
+        if left == 1:  # under durability `commit` most transactions are one request's
+            connection.execute(self._statements.get(1) or self._statement(1), rows[at])
+        elif left:
+            connection.execute(self._statement(left), list(chain.from_iterable(rows[at:])))
 
     def _statement(self, size: int) -> str:
         statement = self._statements.get(size)
@@ -115,8 +119,7 @@ class Sum:
 
     def write(self, connection: Connection, amounts: Mapping[Key, Sequence[float]]) -> None:
         """Add the amounts to the table."""
-        if amounts:
-            self._bulk.write(connection, [(*key, *values) for key, values in amounts.items()])
+        self._bulk.write(connection, [(*key, *values) for key, values in amounts.items()])
 
 
 _REQUESTS = Bulk(
@@ -136,6 +139,7 @@ _FAILOVERS = Bulk(
     " ON CONFLICT (manager, epoch) WHERE scope = 'active' DO NOTHING ON CONFLICT (id) DO NOTHING",
 )
 _BREAKERS = Bulk("breaker_transitions", "id ts_ms manager instance role model from_state to_state reason evidence")
+_CANARIES = Bulk("canary_results", "id ts_ms manager instance role model canary passed detail request_id duration_ms")
 _OVERRIDES = Bulk("overrides", "id ts_ms manager action role strict reason actor expires_ms epoch")
 
 _ROLLUP = Sum(
@@ -185,6 +189,8 @@ class Ledger:
                 page.failover(record)
             elif isinstance(record, BreakerRecord):
                 page.breaker(record)
+            elif isinstance(record, CanaryRecord):
+                page.canary(record)
             else:
                 page.override(record)
         page.write()
@@ -193,7 +199,7 @@ class Ledger:
         """HMAC-SHA256 of a prompt, 128 bits in hex: equal prompts are recognised, none can be read back."""
         if text is None:
             return None
-        return hmac.new(self._prompt_key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._prompt_key, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
 
     @property
     def record_content(self) -> bool:
@@ -248,6 +254,7 @@ class _Page:
         self._failovers: list[FailoverRecord] = []
         self._breakers: list[Key] = []
         self._overrides: list[Key] = []
+        self._canaries: list[Key] = []
         self._rollup: dict[Key, list[float]] = {}
         self._attempt_minute: dict[Key, list[float]] = {}
         self._failover_minute: dict[Key, list[float]] = {}
@@ -315,6 +322,17 @@ class _Page:
             )
         )  # fmt: skip
 
+    def canary(self, record: CanaryRecord) -> None:
+        """One judged answer of a canary; its request and attempts come as any other's."""
+        self._canaries.append(
+            (
+                record.id, record.ts_ms, record.manager, record.instance, record.role, record.model, record.canary,
+                int(record.passed), record.detail, record.request_id, record.duration_ms,
+            )
+        )  # fmt: skip
+        result = "passed" if record.passed else "failed"
+        self._total("canary_results", 1, record.manager, record.role, record.model, result)
+
     def write(self) -> None:
         """Everything collected, a statement or a few a table."""
         connection = self._connection
@@ -324,6 +342,7 @@ class _Page:
             (_ATTEMPTS, self._attempts),
             (_CONTENTS, self._contents),
             (_BREAKERS, self._breakers),
+            (_CANARIES, self._canaries),
         ):
             if rows:
                 bulk.write(connection, rows)
@@ -338,7 +357,8 @@ class _Page:
             (_LATENCY_TOTALS, self._latency_totals),
             (_TOTALS, self._totals),
         ):
-            table.write(connection, amounts)
+            if amounts:
+                table.write(connection, amounts)
 
     def _write_failover(self, record: FailoverRecord) -> None:
         before = self._connection.total_changes

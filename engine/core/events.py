@@ -130,4 +130,21 @@ class RequestRecord:
     failovers: tuple[FailoverRecord, ...] = ()
 
 
-Record = RequestRecord | FailoverRecord | BreakerRecord | OverrideRecord
+@value
+class CanaryRecord:
+    """What one canary found about one model; `detail` names the properties that do not hold."""
+
+    id: str
+    ts_ms: int
+    manager: str
+    instance: str
+    role: str
+    model: str
+    canary: str
+    passed: bool
+    detail: str
+    request_id: str
+    duration_ms: float
+
+
+Record = RequestRecord | FailoverRecord | BreakerRecord | OverrideRecord | CanaryRecord

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.core.agreement import Document, Force, Member, Override, Verdict, Vote
+from engine.core.drift import CANARY_FAILED
 from engine.core.messages import Role
 from engine.core.outcomes import Cause
 from engine.core.policy import FleetPolicy, RecoveryPolicy
@@ -157,6 +158,12 @@ class Ballot:
             fails = stage_fails(ok - worst_ok, failed - worst_failed, least=1)
         return StageTally(sum(ok for ok, failed in hosts.values() if not stage_fails(ok, failed)), failed, fails)
 
+    def cause(self, role: Role, otherwise: Cause) -> Cause:
+        """Why a model is voted down: `canary` when most of those who say so name a canary."""
+        reasons = [seen.reason for vote in self.votes if (seen := vote.opinion(role)).verdict is Verdict.DOWN]
+        canaries = sum(reason.startswith(CANARY_FAILED) for reason in reasons)
+        return Cause.CANARY if canaries * 2 > len(reasons) else otherwise
+
     def evidence(self, role: Role) -> dict[str, Any]:
         """Who says what about a model, for the record."""
         said = {
@@ -164,6 +171,7 @@ class Ballot:
                 "verdict": str(seen.verdict),
                 "samples": seen.samples,
                 "failures": seen.failures,
+                **({"reason": seen.reason} if seen.reason.startswith(CANARY_FAILED) else {}),
             }
             for vote in self.votes
             if (seen := vote.opinion(role)).verdict is not Verdict.ABSTAIN
@@ -217,7 +225,8 @@ def decide(
         return _leave_primary(document, ballot, seen, recovery)
     primary_down = ballot.tally(Role.PRIMARY).is_down(fleet.quorum)
     if not primary_down and _secondary_dead(ballot):
-        return _return(document, seen, Cause.QUORUM, ballot.evidence(Role.SECONDARY))
+        cause = ballot.cause(Role.SECONDARY, Cause.QUORUM)
+        return _return(document, seen, cause, ballot.evidence(Role.SECONDARY))
     if document.stage is not None:
         return _ramp(document, ballot, seen, recovery, primary_down=primary_down)
     return _start_ramp(document, ballot, seen, recovery, primary_down=primary_down)
@@ -236,7 +245,7 @@ def _leave_primary(document: Document, ballot: Ballot, seen: Observation, recove
     flaps = max(0, document.flaps - int(healthy // FLAP_MEMORY))
     if document.hold > 0 and healthy < FLAP_MEMORY:
         flaps += 1
-    cause = Cause.QUORUM if tally.live > 1 else Cause.BREAKER_OPEN
+    cause = ballot.cause(Role.PRIMARY, Cause.QUORUM if tally.live > 1 else Cause.BREAKER_OPEN)
     return _to_secondary(
         document,
         seen,

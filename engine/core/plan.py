@@ -21,6 +21,7 @@ from enum import StrEnum
 from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
 from engine.core.capability import Lack, Needs, lack, needs_of
+from engine.core.drift import RECHECK_EVERY
 from engine.core.errors import SwitchgearError
 from engine.core.messages import Completion, Limits, Request, Role, Usage
 from engine.core.outcomes import (
@@ -206,12 +207,14 @@ class PlanRequest:
         streamed: Whether the caller streams.
         deadline: Monotonic seconds at which the caller gives up.
         only: Ask this role and no other, whatever the agreement says: synthetic probes and canaries.
+        canary: The canary's name, when this is one: its model is asked although canaries have shut it.
     """
 
     request: Request
     streamed: bool
     deadline: float
     only: Role | None = None
+    canary: str = ""
 
 
 _PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
@@ -262,7 +265,7 @@ class _Life:
         if not request.synthetic:
             board.spill.seen(self.now)
         if self.asked.only is not None:
-            hops: tuple[Hop, ...] = (Hop(self.asked.only, Cause.PROBE),)
+            hops: tuple[Hop, ...] = (Hop(self.asked.only, Cause.CANARY if self.asked.canary else Cause.PROBE),)
         else:
             hops = board.route(request.session or request.id, self.now)
         for index, hop in enumerate(hops):
@@ -362,6 +365,11 @@ class _Life:
                 retry_at=refused.until,
                 reason=reason,
             )
+        canary = None if self.asked.canary else self.board.drifted(line.role, self.now)
+        if canary is not None:
+            retry_at = line.breaker.retry_at or self.now + RECHECK_EVERY
+            reason = f"{line.model.name} fails the canary {canary}"
+            return Refused(line.role, Cause.CANARY, retry_at=retry_at, reason=reason)
         return None
 
     def _slot(
@@ -413,7 +421,7 @@ class _Life:
 
     def _try_anyway(self, hops: tuple[Hop, ...]) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
         """Both breakers are open and the policy prefers a doubtful answer: one attempt, drawn on the retry budget."""
-        denied = [refused for refused in self.refusals if refused.cause is Cause.BREAKER_OPEN]
+        denied = [refused for refused in self.refusals if refused.cause in (Cause.BREAKER_OPEN, Cause.CANARY)]
         for hop in hops:
             line = self.board.lines[hop.role]
             if not any(refused.role is hop.role for refused in denied) or not line.budget.withdraw(self.now):
@@ -506,6 +514,8 @@ class _Life:
         effect = rule.breaker
         if outcome.past_deadline or (category is Category.TIMEOUT and attempt.shortened):
             effect = Effect.NEUTRAL
+        if self.asked.canary and self.board.drift.stands(line.role, self.now, but=self.asked.canary) is not None:
+            effect = Effect.NEUTRAL if effect is Effect.OK else effect  # another canary still fails: not well again
         judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
         if permit is not None:
             moved = line.breaker.report(
@@ -536,6 +546,16 @@ class _Life:
             if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
                 tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)
                 yield from self._emit(line.role, tripped)
+        if self.asked.canary and category in (Category.OK, Category.SEMANTIC):
+            found = self.board.judged(
+                line.role,
+                self.asked.canary,
+                passed=category is Category.OK,
+                now=self.now,
+                rand=self.rng(),
+                request_id=self.asked.request.id,
+            )
+            yield from self._emit(line.role, found)
 
     def _again(
         self, line: Line, outcome: Outcome, tries: int

@@ -185,7 +185,7 @@ def _kind(
         return errors.ContextLengthExceeded
     if causes <= {Cause.CONTEXT_LENGTH, Cause.CAPABILITY}:
         return errors.NoCapableModel
-    if Cause.BREAKER_OPEN in causes:
+    if causes & {Cause.BREAKER_OPEN, Cause.CANARY}:
         return errors.Overloaded
     if Cause.QUOTA_EXHAUSTED in causes:
         return errors.RateLimited

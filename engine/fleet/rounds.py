@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -129,11 +130,9 @@ class Rounds:
         try:
             self._beat()
             for desk in self._desks.values():
-                self._round(desk)
+                self._shielded(desk, self._round)
         except CoordinatorUnavailable as error:
             self._lost(error)
-        except Exception:
-            log.exception("a round of agreement failed; the last agreement stands")
         else:
             if self.reachable is False:
                 log.info("the coordinator is back; agreement resumes")
@@ -142,7 +141,17 @@ class Rounds:
             if self.trouble is not None and self.trouble != before:
                 log.error("%s; the last good agreement stands", self.trouble)
         for desk in self._desks.values():
-            self._probe(desk)
+            self._shielded(desk, self._probe)
+
+    def _shielded(self, desk: Desk, act: Callable[[Desk], None]) -> None:
+        """Do something for one manager; a mistake of ours there must not end the thread or keep the others waiting."""
+        try:
+            act(desk)
+        except CoordinatorUnavailable:
+            raise
+        except Exception as error:
+            self._troubles.append(f"{desk.exchange.name}: {type(error).__name__} in a round of agreement")
+            log.exception("a round of agreement on %s failed; the last agreement stands", desk.exchange.name)
 
     def poke(self, name: str) -> None:
         """Something happened to a manager, so a round is worth making soon."""
@@ -166,7 +175,10 @@ class Rounds:
     def recall(self) -> None:
         """Begin with the agreement kept beside the records, in case the coordinator is away."""
         for desk in self._desks.values():
-            document = self._local.read(desk.exchange.name) if self._local is not None else None
+            document = None
+            if self._local is not None:
+                with suppress(CoordinatorUnavailable, DocumentError):  # a start without it is a start from nothing
+                    document = self._local.read(desk.exchange.name)
             if document is not None:
                 desk.exchange.adopt(document)
 
@@ -286,11 +298,15 @@ class Rounds:
 
     def _remember(self, desk: Desk, document: Document) -> None:
         """Keep the agreement beside the records, for a start without the coordinator."""
-        local = self._local
-        if local is not None:
-            known = local.read(desk.exchange.name)
+        local, name = self._local, desk.exchange.name
+        if local is None:
+            return
+        try:
+            known = local.read(name)
             if known is None or known.epoch < document.epoch:
-                local.swap(desk.exchange.name, known.epoch if known else None, document)
+                local.swap(name, known.epoch if known else None, document)
+        except (CoordinatorUnavailable, DocumentError) as error:
+            self._troubles.append(f"{name}: the agreement could not be kept for a restart: {error}")
 
     # -- synthetic probes and heartbeats -----------------------------------------------------------------------
 
@@ -303,11 +319,15 @@ class Rounds:
             due = exchange.board.synthetic_due(clock.monotonic())
         if not due:
             return
-        desk.probing = True
         request = Request(
             messages=({"role": "user", "content": "ping"},), max_output_tokens=1, id=exchange.new_id(), synthetic=True
         )
-        desk.prober(request, Role.PRIMARY)
+        desk.probing = True
+        try:
+            desk.prober(request, Role.PRIMARY)
+        except BaseException:
+            desk.probing = False
+            raise
 
     def _beat(self) -> None:
         now = self._clock.monotonic()
@@ -316,15 +336,18 @@ class Rounds:
         self._beat_at = now + BEAT_EVERY
         member = self.member()
         if self._local is not None:
-            self._local.register(member, MEMBER_TTL)  # metrics and dashboard read the store beside the records
+            try:
+                self._local.register(member, MEMBER_TTL)  # metrics and dashboard read the store beside the records
+            except CoordinatorUnavailable as error:
+                self._troubles.append(str(error))
         self._coordinator.register(member, MEMBER_TTL)
 
 
 def _same(last: Vote, vote: Vote) -> bool:
     """Whether two votes say the same, whatever their sequence number."""
     return (
-        last.primary.verdict is vote.primary.verdict
-        and last.secondary.verdict is vote.secondary.verdict
+        (last.primary.verdict, last.primary.reason) == (vote.primary.verdict, vote.primary.reason)
+        and (last.secondary.verdict, last.secondary.reason) == (vote.secondary.verdict, vote.secondary.reason)
         and (last.epoch, last.ready, last.stage_ok, last.stage_failed)
         == (vote.epoch, vote.ready, vote.stage_ok, vote.stage_failed)
     )
