@@ -206,7 +206,7 @@ def test_a_synthetic_probe_makes_up_only_where_traffic_is_too_thin() -> None:
     assert made.synthetic_due(135.0)
     made.probe_started(135.0, synthetic=True)
     made.sample(ok=True, now=135.0)
-    assert made.synthetic_due(139.0), "once it makes up, it does not wait that long again"
+    assert made.synthetic_due(141.0), "once it makes up, it does not wait that long again after a probe is due"
 
 
 def test_real_probes_keep_synthetic_ones_away() -> None:
