@@ -14,19 +14,20 @@ them in the transaction of the rows they sum.
 from __future__ import annotations
 
 import secrets
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import sqlite_utils
-from sqlite_utils import Migrations
-
+from engine.lean import without
 from engine.sqlite import Connection
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 SCHEMA_VERSION = 2
 """Kept in `PRAGMA user_version`; raise it with every migration, so that an older Switchgear refuses the file."""
 
 APPLICATION_ID = 0x53574752
 """`SWGR`, kept in `PRAGMA application_id`: tells our file from another program's."""
-
-migrations = Migrations("switchgear")
 
 ROLES = ("primary", "secondary")
 OUTCOMES = ("ok", "error", "cancelled", "shed")
@@ -420,7 +421,6 @@ CREATE INDEX canary_results_by_time ON canary_results (ts_ms);
 """
 
 
-@migrations()
 def m001_tables(db: sqlite_utils.Database) -> None:
     """Every table of the first version, and the key that `prompt_hash` is made with."""
     for statement in _statements(_TRAFFIC + _EVENTS + _ALERTS + _SUMS + _FLEET):
@@ -429,11 +429,14 @@ def m001_tables(db: sqlite_utils.Database) -> None:
     db.execute("INSERT INTO store_meta VALUES ('created_ms', CAST(unixepoch('subsec') * 1000 AS TEXT))")
 
 
-@migrations()
 def m002_canary_results(db: sqlite_utils.Database) -> None:
     """What canaries found, one row for each answer that was judged."""
     for statement in _statements(_CANARIES):
         db.execute(statement)
+
+
+MIGRATIONS = (m001_tables, m002_canary_results)
+"""In this order, each once; the store remembers them by name."""
 
 
 def _statements(script: str) -> list[str]:
@@ -458,7 +461,11 @@ def migrate(connection: Connection) -> None:
     Args:
         connection: In autocommit mode (`isolation_level=None`), outside a transaction.
     """
-    db = sqlite_utils.Database(connection, execute_plugins=False)
+    library = _sqlite_utils()
+    migrations = library.Migrations("switchgear")
+    for step in MIGRATIONS:
+        migrations()(step)
+    db = library.Database(connection, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
     try:
         migrations.apply(db)
@@ -468,3 +475,10 @@ def migrate(connection: Connection) -> None:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _sqlite_utils() -> ModuleType:
+    """The library, imported when there is something to migrate, and without what it would only make room for."""
+    with without("numpy", "pandas"):
+        import sqlite_utils  # noqa: PLC0415 - half a second and 90 MB that a store of this version needs not
+    return sqlite_utils
