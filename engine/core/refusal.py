@@ -171,10 +171,10 @@ def _telling(refusals: Sequence[Refused]) -> Refused:
 def _kind(
     chosen: Refused, refusals: Sequence[Refused], *, past_deadline: bool, broken: bool
 ) -> type[errors.SwitchgearError]:
-    if broken:
-        return errors.StreamBroken
     if chosen.category is Category.CANCELLED:
         return errors.Cancelled
+    if broken:
+        return errors.StreamBroken
     asked = [refused for refused in refusals if refused.category is not None and not refused.shed]
     if past_deadline or (asked and all(refused.category is Category.TIMEOUT for refused in asked)):
         return errors.DeadlineExceeded
