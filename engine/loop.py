@@ -46,13 +46,20 @@ class LoopThread:
             self._loop = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
-        loop.call_soon_threadsafe(lambda: loop.call_later(0.05, loop.stop))
-        thread.join(timeout)
+        ended = asyncio.run_coroutine_threadsafe(_end_all(timeout), loop)
+        ended.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        thread.join(timeout + 1.0)
         if not loop.is_running():
             loop.close()
 
 
-async def _cancel_all() -> None:
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+async def _end_all(timeout: float) -> None:  # noqa: ASYNC109 - a bound on clean-up, not on a call
+    """Cancel every task and let it clean up."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
         task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()

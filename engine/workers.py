@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
@@ -68,6 +69,7 @@ class Workers:
     def __init__(self, name: str = "switchgear-call") -> None:
         self._name = name
         self._idle: deque[SimpleQueue[Job[Any] | None]] = deque()
+        self._closed = False
 
     def submit(self, work: Callable[[], T], listener: Callable[[], None] | None = None) -> Job[T]:
         """Start a call.
@@ -93,8 +95,13 @@ class Workers:
             # Idle before the job ends would be too early, after its listener too late for the next caller.
             job.run()
             self._idle.append(inbox)
+            del job
+            if self._closed:
+                self.close()
 
     def close(self) -> None:
-        """Let the idle threads end."""
-        while self._idle:
-            self._idle.pop().put(None)
+        """Let the idle threads end, and the busy ones when their job does."""
+        self._closed = True
+        with suppress(IndexError):  # another thread closes too
+            while True:
+                self._idle.pop().put(None)
