@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from engine import sqlite, tickets
 from engine.core.errors import InternalError, StoreUnavailable
-from engine.core.events import Record
+from engine.core.events import Record, RequestOutcome, RequestRecord
 from engine.ledger import Ledger, add_latency, add_total, is_audit
 from engine.sqlite import Connection
 from engine.store import BUSY_TIMEOUT_MS, Store
@@ -426,6 +426,9 @@ class Recorder:
         self._doubt(error)
         self._retry_at = time.monotonic() + self._retry_after
         self._retry_after = min(self._retry_after * 2, RETRY_MAX_S)
+        for entry in self._backlog:
+            if entry.prompt and not entry.ticket.done:
+                entry.records = [_refused(record) for record in entry.records]
         tickets.complete([entry.ticket for entry in self._backlog], self.error)
 
     def _doubt(self, error: Exception) -> None:
@@ -477,6 +480,20 @@ class Recorder:
             connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_BUSY_MS}")
             connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+
+def _refused(record: Record) -> Record:
+    """A request's row as its caller knows it once the ticket has failed: refused, whatever the model had said."""
+    if not isinstance(record, RequestRecord) or record.outcome is RequestOutcome.CANCELLED:
+        return record
+    return replace(
+        record,
+        status_code=StoreUnavailable.status_code,
+        outcome=RequestOutcome.ERROR,
+        code=StoreUnavailable.code,
+        failover_cause=None,
+        failovers=(),
+    )
 
 
 def _is_records_fault(error: Exception) -> bool:
