@@ -67,6 +67,7 @@ class Attempt:
         continuation: How to go on after delivered text, `None` for a fresh start.
         waited: Seconds this request waited since its previous attempt.
         breaker: The breaker's state when the attempt was let through.
+        cause: Why another than the active model is asked, `None` when it is the active one.
     """
 
     n: int
@@ -77,6 +78,7 @@ class Attempt:
     continuation: Continuation | None = None
     waited: float = 0.0
     breaker: BreakerState = BreakerState.CLOSED
+    cause: Cause | None = None
 
     @property
     def role(self) -> Role:
@@ -222,7 +224,13 @@ _PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
 Effects = Generator["Attempt | Wait | Emit", "Outcome | float | None", Verdict]
 
 
-def plan(asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: float) -> Effects:
+def plan(
+    asked: PlanRequest,
+    board: Switchboard,
+    rng: Callable[[], float],
+    now: float,
+    tried: list[Tried] | None = None,
+) -> Effects:
     """Decide a request's life.
 
     Args:
@@ -230,11 +238,15 @@ def plan(asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: 
         board: The manager's local state; changed as outcomes come in.
         rng: Uniform numbers in [0, 1).
         now: Monotonic seconds.
+        tried: Filled with the attempts as they end, for a driver that has to give up before there is a verdict.
 
     Returns:
         By `return`, the verdict; see the module's text for what is yielded.
     """
-    return _Life(asked, board, rng, now).run()
+    life = _Life(asked, board, rng, now)
+    if tried is not None:
+        life.verdict.tried = tried
+    return life.run()
 
 
 class _Life:
@@ -262,6 +274,8 @@ class _Life:
 
     def run(self) -> Effects:
         request, board = self.asked.request, self.board
+        # The driver's lock is held from here on and was not before.
+        self.verdict.active, self.verdict.epoch = board.document.active, board.document.epoch
         if not request.synthetic:
             board.spill.seen(self.now)
         if self.asked.only is not None:
@@ -274,8 +288,8 @@ class _Life:
             other = hops[index + 1] if index + 1 < len(hops) else None
             if (yield from self._hop(hop, other)):
                 return self.verdict
-        anyway = not self.verdict.tried and self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY
-        if anyway and (yield from self._try_anyway(hops)):
+        anyway = self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY and self.asked.only is None
+        if anyway and not self.verdict.tried and (yield from self._try_anyway(hops)):
             return self.verdict
         self.verdict.error = error_of(self.refusals, self.verdict, self.asked, self.now, broken=self.shown)
         return self.verdict
@@ -424,7 +438,9 @@ class _Life:
         denied = [refused for refused in self.refusals if refused.cause in (Cause.BREAKER_OPEN, Cause.CANARY)]
         for hop in hops:
             line = self.board.lines[hop.role]
-            if not any(refused.role is hop.role for refused in denied) or not line.budget.withdraw(self.now):
+            if line.breaker.state is BreakerState.FORCED_OPEN or not any(one.role is hop.role for one in denied):
+                continue
+            if not line.budget.withdraw(self.now):
                 continue
             slot = yield from self._slot(line, None)
             if slot is None:
@@ -464,6 +480,7 @@ class _Life:
             continuation,
             self.waited,
             line.breaker.state,
+            None if hop.role is verdict.active else hop.cause or self.why,
         )
         self.waited = 0.0
         try:
