@@ -49,11 +49,15 @@ def send(url: str, body: str, allow_private: bool) -> str | None:
             net.vet(f"{'https' if secure else 'http'}://{parts.netloc.rpartition('@')[2]}", allow_private=allow_private)
         except (net.Refused, net.Unreachable) as error:
             return str(error)
-    sender = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False))
-    if not sender.add(url):
-        return "apprise does not understand the address: see https://appriseit.com/services/ for its form"
-    message = json.loads(body)
-    return None if sender.notify(**message) else "apprise could not deliver it"
+    try:
+        sender = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False))
+        if not sender.add(url):
+            return "apprise does not understand the address: see https://appriseit.com/services/ for its form"
+        message = json.loads(body)
+        delivered = sender.notify(title=message["title"], body=message["body"], notify_type=message["type"])
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its words may hold the address
+        return f"apprise failed with {type(error).__name__}"
+    return None if delivered else "apprise could not deliver it"
 
 
 CHANNEL = Channel("apprise", render, send=send)

@@ -132,7 +132,9 @@ durations = st.sampled_from([0, 1, 15_000, 30_000, 60_000, 90_000, 120_000, 300_
 
 
 @given(durations, durations, st.lists(st.tuples(st.booleans(), st.integers(1, 100_000)), max_size=60))
-def test_every_history_gives_the_states_that_prometheus_gives(hold: int, keep: int, history: list[tuple[bool, int]]) -> None:
+def test_every_history_gives_the_states_that_prometheus_gives(
+    hold: int, keep: int, history: list[tuple[bool, int]]
+) -> None:
     theirs, ours, now = Transcript(hold, keep), Alert(), 1_000_000
     for met, step in history:
         now += step

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from alerts.evaluator import State
-from alerts.promtest import Series, Tape, evaluations, values_of
-from alerts.promtest import EPOCH_MS
+from alerts.promtest import EPOCH_MS, Series, Tape, evaluations, values_of
 from alerts.rules import parse_rules
 from engine.shipped import shipped
 from tests.programs import require_program
@@ -42,8 +41,10 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
             f"sum by (manager) (sum_over_time(failovers[{window_ms}ms])) >= {limit}",
         ),
     ):
-        ours += f"[[rules]]\nalert = \"{name}\"\nexpr = '{expr}'\nfor = \"{hold}\"\nkeep_firing_for = \"{keep}\"\n"
-        theirs.append({"alert": name, "expr": promql, "for": hold, **({"keep_firing_for": keep} if keep != "0s" else {})})
+        ours += f'[[rules]]\nalert = "{name}"\nexpr = \'{expr}\'\nfor = "{hold}"\nkeep_firing_for = "{keep}"\n'
+        theirs.append(
+            {"alert": name, "expr": promql, "for": hold, **({"keep_firing_for": keep} if keep != "0s" else {})}
+        )
     series = {
         "ours level": " ".join(runs),
         "level": " ".join({"secondary": "1", "primary": "0", "_": "stale"}[word] for word in runs),
@@ -56,7 +57,12 @@ def expectations(rules: str, series: dict[str, str], every: int) -> list[dict[st
     """What ours says after every evaluation, as promtool's expectations."""
     tape = Tape(
         [
-            Series(name, "chat", "", tuple((EPOCH_MS + n * STEP_MS, value) for n, value in enumerate(values_of(series[text]))))
+            Series(
+                name,
+                "chat",
+                "",
+                tuple((EPOCH_MS + n * STEP_MS, value) for n, value in enumerate(values_of(series[text]))),
+            )
             for name, text in (("active_model", "ours level"), ("failovers", "moves"))
         ]
     )
@@ -69,7 +75,7 @@ def expectations(rules: str, series: dict[str, str], every: int) -> list[dict[st
         ]
         wanted.append(
             {
-                "expr": 'sum by (__name__, alertname, alertstate, manager) (ALERTS)',
+                "expr": "sum by (__name__, alertname, alertstate, manager) (ALERTS)",
                 "eval_time": f"{at_ms // 1000}s",
                 "exp_samples": samples,
             }

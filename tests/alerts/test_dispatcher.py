@@ -1,0 +1,274 @@
+"""Delivery to real receivers: isolation, order, the schedule, what is dead at once, and a receiver that is gone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks.webhooks import Webhook
+
+from alerts import outbox, queries
+from alerts.channels import CHANNELS
+from alerts.dispatcher import Dispatcher, send_test
+from alerts.grouping import Audience
+from alerts.notices import Line, Notice, Reason, Status
+from alerts.outbox import EXPIRES_MS, SCHEDULE_S, Letter, delay_s
+from alerts.receivers import Receiver
+from engine.clock import SystemClock
+from engine.ids import new_id
+from tests.alerts.listener import Listener, RawServer
+from tests.alerts.world import World, open_recorder
+
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+
+
+def receiver(name: str, url: str, kind: str = "webhook", secret: str | None = None) -> Receiver:
+    return Receiver(Audience(name), CHANNELS[kind], url, secret, allow_private=True)
+
+
+def letter(world: World, to: str, body: str, order: str = "group") -> Letter:
+    now = world.clock.wall_ms()
+    one = Letter(new_id(), now, to, "webhook", order, new_id(), "application/json", body)
+    world.recorder.execute(lambda connection: outbox.put(connection, one)).result(10)
+    return one
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(open_recorder(tmp_path))
+    yield world
+    world.recorder.close()
+
+
+def states(world: World) -> list[str]:
+    return [row[0] for row in world.rows("SELECT state FROM outbox ORDER BY seq")]
+
+
+def deliver_all(dispatcher: Dispatcher, one: Receiver) -> None:
+    for _ in range(50):
+        if dispatcher.deliver_next(one) > 0:
+            return
+
+
+@given(st.integers(0, 60), st.floats(0, 1, exclude_max=True), st.one_of(st.none(), st.floats(0, 10**6)))
+def test_the_schedule_has_its_steps_jitter_and_floor(attempts: int, rand: float, retry_after: float | None) -> None:
+    base = SCHEDULE_S[min(attempts, len(SCHEDULE_S) - 1)]
+    delay = delay_s(attempts, retry_after, rand)
+    assert delay >= base
+    assert delay >= min(retry_after or 0, outbox.LONGEST_RETRY_AFTER_S)
+    if not retry_after:
+        assert delay <= base * 1.2
+
+
+def test_a_letter_is_tried_after_0_s_5_s_30_s_2_m_and_so_on_for_a_day_and_then_it_is_dead(world: World) -> None:
+    with Listener(lambda letter, n: (500, {}, b"broken")) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        letter(world, "ops", "{}")
+        times = []
+        for _ in range(60):
+            assert dispatcher.deliver_next(ops) == 0.0
+            times.append(world.clock.wall)
+            state, due = world.rows("SELECT state, next_attempt_ms FROM outbox")[0]
+            if state == "dead":
+                break
+            world.clock.pass_((due - world.clock.wall) / 1000)
+    assert state == "dead"
+    assert times[-1] - times[0] <= EXPIRES_MS
+    assert len(times) >= 24
+    for gap, base in zip(itertools.pairwise(times), SCHEDULE_S[1:], strict=False):
+        assert base * 1000 <= gap[1] - gap[0] <= base * 1200 + 1
+    ids = {one.headers["webhook-id"] for one in server.letters}
+    assert len(ids) == 1
+    assert len({one.body for one in server.letters}) == 1
+    assert len(world.rows("SELECT * FROM deliveries")) == len(times)
+
+
+def test_a_receiver_that_was_down_for_an_hour_gets_what_it_missed_in_order(world: World) -> None:
+    up = threading.Event()
+    with Listener(lambda letter, n: (200, {}, b"") if up.is_set() else (503, {}, b"")) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        for minute in range(60):
+            letter(world, "ops", f'"{minute}"')
+            deliver_all(dispatcher, ops)
+            world.clock.pass_(60)
+        failed = len(server.letters)
+        assert {one.body for one in server.letters} == {b'"0"'}
+        up.set()
+        world.clock.pass_(3600)
+        for _ in range(70):
+            dispatcher.deliver_next(ops)
+    assert [one.body for one in server.letters[failed:]] == [f'"{minute}"'.encode() for minute in range(60)]
+    assert set(states(world)) == {"delivered"}
+
+
+def test_groups_of_one_receiver_do_not_wait_for_each_other(world: World) -> None:
+    with Listener(lambda letter, n: (500 if letter.body == b'"bad"' else 200, {}, b"")) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        for body, order in (('"bad"', "a"), ('"after bad"', "a"), ('"good"', "b")):
+            letter(world, "ops", body, order)
+        deliver_all(dispatcher, ops)
+    assert states(world) == ["pending", "pending", "delivered"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "state", "wait_s"),
+    [
+        (204, {}, "delivered", 0),
+        (400, {}, "dead", 0),
+        (404, {}, "dead", 0),
+        (408, {}, "pending", 5),
+        (429, {"Retry-After": "77"}, "pending", 77),
+        (503, {"Retry-After": "2"}, "pending", 5),
+        (500, {}, "pending", 5),
+        (301, {"Location": "http://127.0.0.1:1/"}, "pending", 5),
+    ],
+)
+def test_what_an_answer_does(world: World, status: int, headers: dict[str, str], state: str, wait_s: float) -> None:
+    with Listener(lambda letter, n: (status, headers, b"")) as server:
+        ops = receiver("ops", server.url)
+        letter(world, "ops", "{}")
+        Dispatcher(world.recorder, world.clock, [ops], "d").deliver_next(ops)
+    ((found, due),) = world.rows("SELECT state, next_attempt_ms FROM outbox")
+    assert found == state
+    assert wait_s * 1000 <= due - world.clock.wall <= wait_s * 1200 + 1
+    ((attempts, code),) = world.rows("SELECT n, status_code FROM deliveries")
+    assert (attempts, code) == (1, status)
+    outcome = {"pending": "failed"}.get(state, state)
+    assert world.rows("SELECT labels FROM totals WHERE name = 'notifications'") == [
+        (f'{{"receiver":"ops","outcome":"{outcome}"}}',)
+    ]
+
+
+def test_retry_after_may_be_a_date(world: World) -> None:
+    until = format_datetime(datetime.fromtimestamp(world.clock.wall / 1000 + 100, UTC), usegmt=True)
+    with Listener(lambda letter, n: (429, {"Retry-After": until}, b"")) as server:
+        ops = receiver("ops", server.url)
+        letter(world, "ops", "{}")
+        Dispatcher(world.recorder, world.clock, [ops], "d").deliver_next(ops)
+    assert 99_000 <= world.rows("SELECT next_attempt_ms FROM outbox")[0][0] - world.clock.wall <= 101_000
+
+
+def test_410_stops_the_receiver_until_it_is_resumed_and_its_letters_can_be_replayed(world: World) -> None:
+    answers = [410]
+    with Listener(lambda letter, n: (answers[0], {}, b"")) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        first = [letter(world, "ops", f'"{n}"') for n in range(3)]
+        deliver_all(dispatcher, ops)
+        assert len(server.letters) == 1
+        assert states(world) == ["dead"] * 3
+        with world.recorder.store.reader() as connection:
+            assert outbox.stopped(connection, [ops]) == {"ops"}
+            assert outbox.stopped(connection, [receiver("ops", "https://corrected.example")]) == set()
+            assert queries.dead_letters(connection, world.clock.wall - 1, world.clock.wall) == 3
+        answers[0] = 200
+        now = world.clock.wall
+        world.recorder.execute(
+            lambda c: (outbox.resume(c, "ops"), queries.replay(c, now, now + EXPIRES_MS, receiver="ops"))
+        ).result(10)
+        deliver_all(dispatcher, ops)
+    assert [one.headers["webhook-id"] for one in server.letters[1:]] == [one.id for one in first]
+
+
+def test_a_letter_of_a_process_that_died_is_sent_again_after_its_lease(world: World) -> None:
+    with Listener() as server:
+        ops = receiver("ops", server.url)
+        sent = letter(world, "ops", "{}")
+        now = world.clock.wall
+        world.recorder.execute(lambda connection: outbox.claim(connection, "ops", "dead process", now, 20_000)).result(
+            10
+        )
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        assert dispatcher.deliver_next(ops) > 0
+        world.clock.pass_(20.1)
+        assert dispatcher.deliver_next(ops) == 0
+    assert [one.headers["webhook-id"] for one in server.letters] == [sent.id]
+
+
+def test_a_lost_lease_does_not_overwrite_what_another_wrote(world: World) -> None:
+    letter(world, "ops", "{}")
+    now = world.clock.wall
+    claimed = world.recorder.execute(lambda connection: outbox.claim(connection, "ops", "slow", now, 1)).result(10)
+    assert claimed is not None
+    world.execute("UPDATE outbox SET state = 'delivered', lease_owner = NULL")
+    result = outbox.Result(delivered=False, status=500)
+    world.recorder.execute(lambda connection: outbox.settle(connection, claimed, result, "slow", now, 0.0)).result(10)
+    assert states(world) == ["delivered"]
+
+
+def test_a_signed_letter_is_verified_by_the_reference_package() -> None:
+    with Listener() as server:
+        for kind in ("webhook", "standard"):
+            assert send_test(receiver("ops", server.url, kind, SECRET), "https://x", SystemClock()).delivered
+        for one in server.letters:
+            Webhook(SECRET).verify(one.body.decode(), one.headers)
+
+
+def test_a_test_is_sent_once_and_says_what_went_wrong() -> None:
+    result = send_test(receiver("ops", "http://127.0.0.1:9/"), "https://x", SystemClock())
+    assert not result.delivered
+    assert "refused" in str(result.error)
+    private = Receiver(Audience("ops"), CHANNELS["webhook"], "https://127.0.0.1/", None)
+    assert "allow_private" in str(send_test(private, "https://x", SystemClock()).error)
+
+
+def test_a_receiver_that_hangs_delays_no_other_by_more_than_100_ms(world: World) -> None:
+    world.clock = SystemClock()
+    with RawServer(lambda sock, stopped: stopped.wait(20)) as hanging, Listener() as server:
+        bad = [receiver(f"bad{n}", hanging.url) for n in range(3)]
+        good = receiver("good", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [*bad, good], "d")
+        dispatcher.start()
+        dispatcher.activate(active=True)
+        for one in bad:
+            letter(world, one.name, "{}")
+        dispatcher.wake()
+        time.sleep(0.3)
+        delays = []
+        for n in range(10):
+            began = time.monotonic()
+            letter(world, "good", f'"{n}"', order=str(n))
+            dispatcher.wake()
+            delays.append(server.wait_for(n + 1)[n].at - began)
+        hanging.stopped.set()
+        dispatcher.stop()
+    assert sorted(delays)[len(delays) // 2] < 0.1
+    assert [one.body for one in server.letters] == [f'"{n}"'.encode() for n in range(10)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_apprise_sends_to_a_local_receiver_and_refuses_it_where_it_is_not_allowed() -> None:
+    pytest.importorskip("apprise")
+    with Listener() as server:
+        url = f"json://127.0.0.1:{server.port}/hook"
+        assert send_test(receiver("ops", url, "apprise"), "https://x", SystemClock()).delivered
+        assert "SwitchgearTest" in server.letters[0].body.decode()
+        strict = Receiver(Audience("ops"), CHANNELS["apprise"], url, None)
+        assert not send_test(strict, "https://x", SystemClock()).delivered
+
+
+def test_slack_that_says_something_else_than_ok_is_tried_again(world: World) -> None:
+    answers = iter([(200, {}, b"no_service"), (200, {}, b"ok")])
+    line = Line(Status.FIRING, {"alertname": "A"}, {}, 1, None, "0" * 16)
+    with Listener(lambda one, n: next(answers)) as server:
+        ops = receiver("ops", server.url, "slack")
+        notice = Notice("ops", Reason.FIRST, {"alertname": "A"}, (line,), "https://x", world.clock.wall)
+        (one,) = outbox.letters(ops, notice)
+        world.recorder.execute(lambda connection: outbox.put(connection, one)).result(10)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        dispatcher.deliver_next(ops)
+        assert states(world) == ["pending"]
+        world.clock.pass_(6)
+        dispatcher.deliver_next(ops)
+    assert states(world) == ["delivered"]

@@ -1,0 +1,134 @@
+"""kill -9 anywhere between a transition and its 2xx: nothing is lost, nothing invented, the order holds."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.store import Store
+from tests.alerts.listener import Letter, Listener
+from tests.conftest import SIMULATED
+
+PROCESS = Path(__file__).with_name("evaluator_process.py")
+ROOT = PROCESS.parents[2]
+RULES = '[[rules]]\nalert = "OnSecondary"\nexpr = \'active_model == "secondary"\'\n'
+SETTINGS = """
+[store]
+url = "sqlite:///kill.db"
+[alerts]
+evaluate_every = "40ms"
+group_wait = 0
+group_interval = "1ms"
+[[alerts.receivers]]
+name = "ops"
+kind = "webhook"
+url = "{url}"
+allow_private = true
+"""
+
+
+class Slaughter:
+    """Kills the process at a stage: before the answer, right after it, or at any moment."""
+
+    def __init__(self, seed: int) -> None:
+        self.rand = random.Random(seed)
+        self.process: subprocess.Popen[str] | None = None
+        self.armed: str | None = None
+        self.killed = threading.Event()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.armed = None
+        self.killed.set()
+
+    def answer(self, letter: Letter, n: int) -> tuple[int, dict[str, str], bytes] | None:
+        if self.armed == "before the answer":
+            self.kill()
+            return None
+        if self.armed == "after the answer":
+            threading.Timer(self.rand.random() * 0.004, self.kill).start()
+            self.armed = None
+        return 200, {}, b"ok"
+
+
+def lives(tmp_path: Path, kills: int, seed: int = 1) -> tuple[list[Letter], Store]:
+    """Let the process live and die so often, then live until everything is delivered."""
+    slaughter = Slaughter(seed)
+    (tmp_path / "alerts.toml").write_text(RULES)
+    path = tmp_path / "switchgear.toml"
+    with Listener(slaughter.answer) as ops:
+        path.write_text(SIMULATED + SETTINGS.format(url=ops.url))
+        store = Store(tmp_path / "kill.db")
+        for life in range(kills + 1):
+            slaughter.killed.clear()
+            command = [sys.executable, "-W", "error", str(PROCESS), str(path), "0.06" if life < kills else "3600"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}) as process:
+                slaughter.process = process
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                try:
+                    if life == kills:
+                        settled(store)
+                        break
+                    time.sleep(slaughter.rand.random() * 0.2)
+                    if life % 3 == 2:
+                        slaughter.kill()
+                    else:
+                        slaughter.armed = ("before the answer", "after the answer")[life % 3]
+                    assert slaughter.killed.wait(10)
+                finally:
+                    process.kill()
+        return list(ops.letters), store
+
+
+def settled(store: Store) -> None:
+    """Wait until what the last process found is delivered."""
+    deadline = time.monotonic() + 20
+    calm = 0
+    while calm < 8:
+        assert time.monotonic() < deadline, "letters are left"
+        time.sleep(0.1)
+        with store.reader() as connection:
+            (left,) = connection.execute("SELECT count(*) FROM outbox WHERE state <> 'delivered'").fetchone()
+        calm = 0 if left else calm + 1
+
+
+def check(letters: list[Letter], store: Store) -> None:
+    with store.reader() as connection:
+        transitions = [row[0] for row in connection.execute("SELECT to_state FROM alert_transitions ORDER BY seq")]
+        outbox = connection.execute("SELECT id, body FROM outbox ORDER BY seq").fetchall()
+    first: dict[str, Letter] = {}
+    for letter in letters:
+        known = first.setdefault(letter.headers["webhook-id"], letter)
+        assert letter.body == known.body, "a repetition has other bytes"
+    assert [letter.json["status"] for letter in first.values()] == transitions, (
+        "something is lost, invented or overtaken"
+    )
+    assert [(id_, body.encode()) for id_, body in outbox] == [(id_, letter.body) for id_, letter in first.items()]
+    assert all(one != other for one, other in zip(transitions, transitions[1:], strict=False))
+    last_seen: dict[str, int] = {}
+    for index, letter in enumerate(letters):
+        last_seen[letter.headers["webhook-id"]] = index
+    assert list(last_seen) == sorted(last_seen, key=lambda one: last_seen[one]), "a repetition overtook a later letter"
+
+
+def test_a_few_kills_lose_and_invent_nothing(tmp_path: Path) -> None:
+    letters, store = lives(tmp_path, kills=6)
+    check(letters, store)
+    assert len(letters) >= 6
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_hundred_kills_lose_and_invent_nothing(tmp_path: Path) -> None:
+    letters, store = lives(tmp_path, kills=100, seed=2)
+    check(letters, store)
+    assert len({letter.headers["webhook-id"] for letter in letters}) >= 50
