@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import look, shared
+from dashboard import look, shared, viewer
 from dashboard.markup import Html, div, icon, span, tag
 from dashboard.parts import empty, role_tag, show
 from dashboard.reading import Live
 from dashboard.times import Clockface
-from engine.core.errors import SwitchgearError
+from engine.control import Actor
+from engine.core.errors import SwitchgearError, Unauthorized
 
 PAGES = {
     "now": "/",
@@ -54,8 +55,37 @@ def styles() -> None:
 
 
 def soft_links() -> None:
-    """Let links in markup change pages without loading the app again; our own constant script, nothing is put into it."""
+    """Let links in markup change pages without loading the app again; a constant script of ours."""
     st.html(f"<script>{look.LINKS.read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
+
+
+def oidc_configured() -> bool:
+    """Whether Streamlit's own sign-in is set up in its secrets."""
+    try:
+        return "auth" in st.secrets
+    except FileNotFoundError:
+        return False
+
+
+def actor() -> Actor | None:
+    """Who is looking; `None` when they must sign in. Asked anew whenever somebody acts."""
+    oidc = oidc_configured()
+    email = str(st.user.get("email") or "") if oidc and st.user.is_logged_in else None
+    visit = viewer.Visit(st.context.cookies.to_dict(), email or None, oidc)
+    return viewer.identify(shared.config(), visit, shared.now_ms() / 1000)
+
+
+def require_actor() -> Actor:
+    """Who acts.
+
+    Raises:
+        Unauthorized: Their session has ended.
+    """
+    found = actor()
+    if found is None:
+        msg = "your session has ended: reload the page and sign in again"
+        raise Unauthorized(msg)
+    return found
 
 
 def managers() -> list[str]:
@@ -147,7 +177,10 @@ def banner(live: Live, face: Clockface) -> Html | None:
 
 @st.fragment(run_every=5)
 def _banner_fragment(manager: str) -> None:
-    found = banner(shared.live(manager), clock())
+    try:
+        found = banner(shared.live(manager), clock())
+    except SwitchgearError:  # the page below says so
+        found = None
     show(found if found is not None else div("sg-nothing"))
 
 
@@ -159,9 +192,10 @@ def page(body: Callable[[], None]) -> Callable[[], None]:
         soft_links()
         try:
             body()
+            if (done := st.session_state.pop("done", None)) is not None:
+                st.toast(done, icon=":material/check_circle:")
         except SwitchgearError as error:
-            show(div("sg-card sg-trouble", empty(_sentence(error), symbol="error")))
-            st.button("Try again", icon=":material/refresh:", key="again")
+            trouble(error)
 
     run.__name__ = body.__name__
     run.__qualname__ = body.__qualname__
@@ -174,6 +208,42 @@ def guarded(body: Callable[[], None]) -> None:
         body()
     except SwitchgearError as error:
         show(div("sg-card sg-trouble", empty(_sentence(error), symbol="error")))
+
+
+def trouble(error: SwitchgearError) -> None:
+    """What cannot be shown and what to do about it, instead of a page."""
+    show(div("sg-card sg-trouble", empty(_sentence(error), symbol="error")))
+    st.button("Try again", icon=":material/refresh:", key="again")
+
+
+def footer(visitor: Actor) -> None:
+    """Who is looking, at the end of the sidebar; and how they got in."""
+    config = shared.config()
+    with st.sidebar, st.container(key="footer"):
+        if config.is_demo:
+            show(div("sg-demo", icon("science"), span("", tag("b", "Demo"), " – simulated models, made-up traffic")))
+        entered = viewer.door(config, oidc=oidc_configured())
+        if entered is viewer.Door.LOOPBACK:
+            show(
+                div(
+                    "sg-foot",
+                    icon("lock_open"),
+                    span("", "This machine only: no sign-in needed, you act as an operator."),
+                )
+            )
+            return
+        show(div("sg-foot", icon("person"), span("", tag("b", visitor.name), f", {visitor.rank}")))
+        if entered is viewer.Door.OIDC and st.context.cookies.get(viewer.COOKIE) is None:
+            st.button("Sign out", icon=":material/logout:", on_click=st.logout, type="tertiary")
+        else:
+            show(
+                tag(
+                    "form",
+                    tag("button", "Sign out", type="submit", cls="sg-plain-button"),
+                    method="post",
+                    action="/sign-out",
+                )
+            )
 
 
 def _sentence(error: SwitchgearError) -> str:

@@ -20,7 +20,7 @@ class Html(str):
 Child = Html | str | int | float | None
 
 
-def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+def tag(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """One element.
 
     Args:
@@ -41,12 +41,12 @@ def join(*children: Child) -> Html:
     )
 
 
-def div(cls: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+def div(cls: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """A `div` of a class."""
     return tag("div", *children, cls=cls, **attributes)
 
 
-def span(cls: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+def span(cls: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """A `span` of a class."""
     return tag("span", *children, cls=cls, **attributes)
 

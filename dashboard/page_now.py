@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import parts, shared, situation, wording
 from dashboard.frame import address, banner_row, clock, guarded, page, title
+from dashboard.happenings import Happening
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.reading import Live, Past
 from dashboard.situation import Summary
@@ -61,8 +62,7 @@ def _day(past: Past, face: Clockface) -> Html:
         (
             (move.ts_ms - past.from_ms) / span_ms,
             move.after or "",
-            f"{wording.advice(situation.cause_of(move, past.tries, past.bin_minutes)).label}: "
-            f"{move.before} → {move.after}, {face.text(move.ts_ms)}",
+            _move_words(move, past, face),
             address("incidents", at=move.ts_ms),
         )
         for move in past.moves
@@ -73,6 +73,11 @@ def _day(past: Past, face: Clockface) -> Html:
         parts.ribbon(situation.ribbon(past, face.text), ticks, marks),
         _legend(),
     )
+
+
+def _move_words(move: Happening, past: Past, face: Clockface) -> str:
+    cause = wording.advice(situation.cause_of(move, past.tries, past.bin_minutes))
+    return f"{cause.label}: {move.before} → {move.after}, {face.text(move.ts_ms)}"
 
 
 def _round_hours(past: Past, face: Clockface) -> list[int]:

@@ -248,7 +248,7 @@ def _dismissed() -> None:
     st.session_state.pop("find", None)
 
 
-@st.dialog("Request", width="large", position="right", icon=":material/account_tree:", on_dismiss=_dismissed)
+@st.dialog("Request", width=640, position="right", icon=":material/account_tree:", on_dismiss=_dismissed)
 def _drawer(request_id: str) -> None:
     found = shared.ask(lambda connection: queries.request(connection, request_id))
     if found is None:

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from dashboard.entrance import routes
 from dashboard.look import HERE, streamlit_options
-from engine.config import Config, load
+from engine.config import Config, is_loopback, load
 from engine.config.config import PATH_VARIABLE
 
 SCRIPT = HERE / "app.py"
@@ -24,7 +26,16 @@ def options(config: Config, port: int | None = None) -> dict[str, Any]:
     return streamlit_options() | {
         "server.address": config.dashboard.host,
         "server.port": config.dashboard.port if port is None else port,
+        "server.allowedHosts": _hosts(config),
     }
+
+
+def _hosts(config: Config) -> list[str]:
+    """Names a browser may use for us: on loopback only loopback's, so that no other site can reach in by its DNS."""
+    if not is_loopback(config.dashboard.host):
+        return []
+    public = urlsplit(config.dashboard.public_url).hostname if config.dashboard.public_url else None
+    return [name for name in ("localhost", "127.0.0.1", "[::1]", config.dashboard.host, public) if name]
 
 
 def environment(config: Config, *, demo: bool = False) -> dict[str, str]:
@@ -44,7 +55,7 @@ def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
     from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
 
     sys.argv = [str(SCRIPT)]
-    App(SCRIPT).run(config=options(config, port))
+    App(SCRIPT, routes=routes(config)).run(config=options(config, port))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

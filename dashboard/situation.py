@@ -420,6 +420,11 @@ def _effect(category: str) -> Effect:
         return Effect.NEUTRAL
 
 
+def card_errors(live: Live, role: str) -> float | None:
+    """Share of a model's attempts that failed in the last minutes, as on its card."""
+    return _error_rate(_tries(live.tries, role, live.now_ms))
+
+
 def _bars(live: Live, role: str) -> tuple[Bar, ...]:
     good: dict[int, int] = {}
     bad: dict[int, int] = {}

@@ -116,9 +116,7 @@ def waterfall(found: RequestDetail) -> Html:
                     else None,
                     tag(
                         "i",
-                        cls=f"sg-wf-bar sg-fill-{'' if good else 'bad-'}{one.role}"
-                        if good
-                        else "sg-wf-bar sg-fill-bad",
+                        cls=f"sg-wf-bar sg-fill-{one.role if good else 'bad'}",
                         style=f"left:{100 * one.start:.2f}%;width:{max(100 * one.width, 0.6):.2f}%",
                     ),
                     role="img",

@@ -1,0 +1,102 @@
+"""The alert page as values: each rule with where it stands, how far it is from firing, and why, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from alerts.labels import all_match, parse_matchers
+from alerts.rules import Rule
+from dashboard.times import Clockface
+from engine.durations import compact
+from engine.queries_dashboard import AlertRow, Silence
+
+ORDER = ("firing", "pending", "resolved", "inactive")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rule for one manager.
+
+    Attributes:
+        rule: The rule.
+        state: Where it stands; a rule nobody has written down is inactive.
+        since_ms: When it came to this state, or when its condition began to hold; `None` while inactive.
+        value: The last value, in words.
+        progress: Share of its FOR that is over, 0..1.
+        silenced: Whether a silence covers it.
+    """
+
+    rule: Rule
+    state: str
+    since_ms: int | None
+    value: str
+    progress: float
+    silenced: bool
+
+
+def rows(
+    rules: Sequence[Rule], states: Iterable[AlertRow], silences: Sequence[Silence], manager: str, now_ms: int
+) -> list[Row]:
+    """Rules with their states, those that need attention first.
+
+    Args:
+        rules: Of the rule file.
+        states: Of the store.
+        silences: In force.
+        manager: Whose page it is.
+        now_ms: Wall time.
+    """
+    known: dict[str, AlertRow] = {}
+    for state in states:
+        seen = known.get(state.rule)
+        if seen is None or ORDER.index(state.state) < ORDER.index(seen.state):
+            known[state.rule] = state
+    found = [_row(rule, known.get(rule.alert), silences, manager, now_ms) for rule in rules]
+    return sorted(found, key=lambda one: (ORDER.index(one.state), one.rule.alert))
+
+
+def _row(rule: Rule, state: AlertRow | None, silences: Sequence[Silence], manager: str, now_ms: int) -> Row:
+    labels = dict(state.labels) if state else rule.labels_for(manager)
+    covered = any(_covers(one, labels, now_ms) for one in silences)
+    if state is None or state.state == "inactive":
+        return Row(rule, "inactive", None, "–", 0.0, covered)
+    value = f"{state.value:.4g}" if state.value is not None else "–"
+    held = now_ms - state.since_ms
+    progress = 1.0 if state.state != "pending" or not rule.hold else min(1.0, held / rule.hold)
+    return Row(rule, state.state, state.since_ms, value, progress, covered)
+
+
+def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
+    try:
+        return one.starts_ms <= now_ms < one.ends_ms and all_match(parse_matchers(one.matchers), labels)
+    except ValueError:
+        return False
+
+
+def explain(one: Row, face: Clockface) -> str:
+    """Why an alert stands where it stands."""
+    hold = compact(one.rule.hold / 1000) if one.rule.hold else "0s"
+    if one.since_ms is None:
+        return "Its condition does not hold."
+    if one.state == "pending":
+        due = face.text(one.since_ms + one.rule.hold)
+        return f"Its condition holds since {face.text(one.since_ms)}; it fires at {due} if it holds for {hold}."
+    if one.state == "firing":
+        return f"It fires since {face.text(one.since_ms)}: its condition held for {hold} before that."
+    return f"It was resolved at {face.text(one.since_ms)}."
+
+
+def matcher_lines(asked: str) -> str:
+    """The matchers of a link, one a line: `a="x",b="y"` split at commas outside of quotes."""
+    lines, current, quoted, escaped = [], "", False, False
+    for sign in asked:
+        if sign == "," and not quoted:
+            lines.append(current.strip())
+            current = ""
+            continue
+        if sign == '"' and not escaped:
+            quoted = not quoted
+        escaped = sign == "\\" and not escaped
+        current += sign
+    return "\n".join(line for line in [*lines, current.strip()] if line)

@@ -1,0 +1,207 @@
+"""Alerts: which rules stand where, since when, how far from firing; silences; what fired before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from alerts.rules import RuleSet, read_rules
+from dashboard import acts, alert_board, parts, shared, wording
+from dashboard.alert_board import Row
+from dashboard.frame import actor, address, banner_row, clock, page, require_actor, title
+from dashboard.happenings import Happening, happenings
+from dashboard.markup import Child, Html, div, icon, link, span, tag
+from dashboard.parts import badge
+from dashboard.times import DAY_MS, Clockface
+from dashboard.wording import Tone
+from engine import queries
+from engine import queries_dashboard as ask
+from engine.control import Rank
+from engine.core.errors import SwitchgearError
+from engine.durations import compact, describe
+from engine.queries_dashboard import AlertRow, Silence
+from engine.sqlite import Connection
+
+HISTORY_ROWS = 100
+DURATIONS = {"1 hour": 3600.0, "4 hours": 14_400.0, "1 day": 86_400.0, "7 days": 604_800.0}
+
+
+@st.cache_resource(ttl=15, show_spinner=False, max_entries=4)
+def _rules(path: str, changed: float) -> RuleSet:  # noqa: ARG001 - `changed` is part of the cache's key
+    return read_rules(shared.config().alert_rules_path)
+
+
+@page
+def alert_rules() -> None:
+    """Rules, silences and history."""
+    manager, _ = title("Alerts", "Evaluated by Switchgear, not by this page")
+    banner_row(manager)
+    path = shared.config().alert_rules_path
+    rules = _rules(str(path), path.stat().st_mtime if path.is_file() else 0.0)
+    now, face = shared.now_ms(), clock()
+
+    def read(connection: Connection) -> tuple[list[AlertRow], list[Silence], tuple[Happening, ...], int | None]:
+        page = queries.timeline(
+            connection, start_ms=now - 30 * DAY_MS, end_ms=now, manager=manager, kinds=["alert"], limit=HISTORY_ROWS
+        )
+        return (
+            ask.alert_rows(connection, manager=manager),
+            ask.silences(connection, now),
+            happenings(page.events),
+            ask.last_mark(connection),
+        )
+
+    states, silences, history, evaluated = shared.ask(read)
+    if rules.problems:
+        told = [tag("li", str(problem)) for problem in rules.problems]
+        parts.show(div("sg-card sg-trouble", parts.heading("The rule file has mistakes"), tag("ul", *told)))
+    rows = alert_board.rows(rules.rules, states, silences, manager, now)
+    _board(rows, face, evaluated)
+    chosen = st.query_params.get("rule")
+    picked = next((one for one in rows if one.rule.alert == chosen), None)
+    if picked is not None:
+        parts.show(_detail(picked, history, face))
+    left, right = st.columns(2)
+    with left, st.container(key="card-silences"):
+        _silences(silences, face)
+    with right:
+        parts.show(div("sg-card", parts.heading("History", note="30 days"), _history(history, face)))
+
+
+def _board(rows: Sequence[Row], face: Clockface, evaluated: int | None) -> None:
+    when = (
+        f"evaluated {face.since(evaluated)} ago" if evaluated is not None else "not evaluated yet: no scheduler has run"
+    )
+    cells: list[list[Child]] = []
+    for one in rows:
+        state = wording.face(wording.ALERTS, one.state)
+        name = link(address("alerts", rule=one.rule.alert), tag("b", one.rule.alert), cls="sg-link sg-whole-row")
+        silenced = span("sg-note", icon("notifications_paused"), " silenced") if one.silenced else None
+        cells.append(
+            [
+                name,
+                div("sg-mode", badge(state), silenced),
+                span("sg-note", one.rule.labels.get("severity", "–")),
+                span("sg-mono sg-expression", one.rule.expression.text),
+                _progress(one, face),
+                span("sg-num", one.value),
+            ]
+        )
+    inside = parts.table(
+        ("Rule", "State", "Severity", "Condition", "For", "Value"), cells, cls="sg-rows", label="Alert rules"
+    )
+    parts.show(div("sg-card sg-flush-top", parts.heading(f"{len(rows)} rules", note=when), inside))
+
+
+def _progress(one: Row, face: Clockface) -> Html:
+    if one.since_ms is None:
+        return span("sg-note", f"for {compact(one.rule.hold / 1000)}" if one.rule.hold else "at once")
+    text = f"{face.since(one.since_ms)}" + (f" of {describe(one.rule.hold / 1000)}" if one.state == "pending" else "")
+    tone = Tone.BAD if one.state == "firing" else Tone.WARN
+    bar = parts.progress(one.progress, text, tone) if one.rule.hold else None
+    return div("sg-for", span("sg-note", text), bar)
+
+
+def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
+    rule = one.rule
+    own = [event for event in history if event.who == rule.alert]
+    matcher = f'alertname="{rule.alert}"'
+    return div(
+        "sg-card",
+        parts.heading(
+            rule.alert,
+            more=link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-more"),
+        ),
+        tag("p", alert_board.explain(one, face)),
+        parts.pairs(
+            [
+                ("Condition", span("sg-mono", rule.expression.text)),
+                ("For", compact(rule.hold / 1000) if rule.hold else "at once"),
+                ("Keeps firing", compact(rule.keep / 1000) if rule.keep else "no longer than it holds"),
+                ("Without data", str(rule.no_data)),
+                ("Line", str(rule.line)),
+            ]
+        ),
+        tag("p", rule.annotations.get("description", ""), cls="sg-note sg-below"),
+        _history(own, face) if own else parts.empty("It has not changed its state in 30 days.", symbol="history"),
+    )
+
+
+def _history(events: Sequence[Happening], face: Clockface) -> Html:
+    shown = [event for event in events if event.after in ("firing", "resolved")] or list(events)
+    if not shown:
+        return parts.empty("No alert has fired in 30 days.", symbol="notifications")
+    rows = [
+        link(
+            address("incidents", at=one.ts_ms),
+            span("sg-row-time", face.at(one.ts_ms)),
+            badge(wording.face(wording.ALERTS, one.after)),
+            span("sg-row-main", one.who),
+            span("sg-note", _value(one)),
+            cls="sg-row",
+        )
+        for one in shown[:20]
+    ]
+    return div("", *rows)
+
+
+def _value(one: Happening) -> str:
+    value = one.evidence.get("value")
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
+
+
+def _silences(silences: Sequence[Silence], face: Clockface) -> None:
+    who = actor()
+    may_act = who is not None and who.rank is Rank.OPERATOR
+    parts.show(parts.heading("Silences", note="who is silenced is still evaluated and shown"))
+    if not silences:
+        parts.show(parts.empty("Nothing is silenced.", symbol="notifications_active"))
+    for one in silences:
+        with st.container(horizontal=True, vertical_alignment="center", key=f"silence-{one.id}"):
+            with st.container(width="stretch"):
+                parts.show(
+                    div(
+                        "sg-silence",
+                        span("sg-mono", ", ".join(one.matchers)),
+                        span("sg-note", f"{one.author}: “{one.reason}” · ends in {face.until(one.ends_ms)}"),
+                    )
+                )
+            if st.button("End", key=f"end-{one.id}", disabled=not may_act):
+                try:
+                    acts.end_silence(require_actor(), one.id)
+                except SwitchgearError as error:
+                    st.error(str(error))
+                else:
+                    st.rerun()
+    asked = st.query_params.get("silence")
+    if st.button("New silence", icon=":material/notifications_paused:", key="new-silence", disabled=not may_act) or (
+        asked and may_act
+    ):
+        _silence_dialog(asked or "")
+
+
+def _forget_silence() -> None:
+    st.query_params.pop("silence", None)
+
+
+@st.dialog("Silence alerts", icon=":material/notifications_paused:", on_dismiss=_forget_silence)
+def _silence_dialog(asked: str) -> None:
+    text = st.text_area(
+        "Matchers, one a line; all must hold",
+        value=alert_board.matcher_lines(asked),
+        key="matchers",
+        height=110,
+        placeholder='alertname="LatencyHigh"',
+    )
+    chosen = st.segmented_control("For", list(DURATIONS), default="1 hour", key="silence-for", required=True)
+    reason = st.text_input("Reason", key="silence-reason", placeholder="Why nobody should be told")
+    if st.button("Silence", type="primary", key="do-silence"):
+        matchers = [line.strip() for line in text.splitlines() if line.strip()]
+        try:
+            acts.add_silence(require_actor(), matchers, seconds=DURATIONS[chosen or "1 hour"], reason=reason)
+        except SwitchgearError as error:
+            st.warning(str(error), icon=":material/edit:")
+            return
+        _forget_silence()
+        st.rerun()

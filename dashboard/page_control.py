@@ -1,0 +1,259 @@
+"""Control: pin a model, force a breaker, return to automatic; and who did what, when and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from dashboard import acts, consequence, parts, shared, situation, wording
+from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
+from dashboard.frame import actor, banner_row, clock, page, require_actor, title
+from dashboard.markup import Child, Html, div, icon, join, span, tag
+from dashboard.parts import badge, role_tag
+from dashboard.reading import ROLES, Live
+from dashboard.times import Clockface
+from dashboard.wording import Face, Tone
+from engine import queries
+from engine.control import Actor, Rank
+from engine.core.errors import SwitchgearError
+from engine.core.events import OverrideRecord
+
+AUDIT_ROWS = 100
+
+
+@page
+def control() -> None:
+    """Mode, breakers, audit and who is alive. It does not refresh by itself, so that it never fights a form."""
+    manager, _ = title("Control", "What operators decide, and the record of it")
+    banner_row(manager)
+    live, face, who = shared.live(manager), clock(), actor()
+    if live.document is None:
+        parts.show(
+            div(
+                "sg-card",
+                parts.empty("Nothing is agreed on yet: the first request starts the agreement.", symbol="handshake"),
+            )
+        )
+        return
+    may_act = who is not None and who.rank is Rank.OPERATOR
+    if not may_act:
+        parts.show(
+            div(
+                "sg-card",
+                parts.empty(
+                    "You may look and not act: sign in with an operator key to change anything.", symbol="visibility"
+                ),
+            )
+        )
+    left, right = st.columns(2)
+    with left, st.container(key="card-mode", height="stretch"):
+        _mode(live, face, manager, may_act=may_act)
+    with right, st.container(key="card-breakers", height="stretch"):
+        _breakers(live, face, manager, may_act=may_act)
+    audit = shared.ask(lambda connection: queries.overrides(connection, manager, limit=AUDIT_ROWS))
+    parts.show(
+        div(
+            "sg-card sg-flush-top",
+            parts.heading("Audit log", note="append-only, every act and every expiry"),
+            _audit(audit, face),
+        )
+    )
+    parts.show(
+        div(
+            "sg-card sg-flush-top",
+            parts.heading("Instances and their votes", note=f"epoch {live.document.epoch}"),
+            _instances(live, face),
+        )
+    )
+
+
+def _mode(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
+    document = live.document
+    pin = document.override if document else None
+    if pin is None:
+        state, text = Face("Automatic", "autorenew", Tone.OK), "Switchgear decides which model serves."
+    else:
+        state = Face("Pinned", "push_pin", Tone.WARN)
+        text = (
+            f"Pinned to {pin.role} by {pin.by}: “{pin.reason}”. Ends in "
+            f"{face.until(pin.expires_ms)}{', without fallback' if pin.strict else ''}."
+        )
+    parts.show(parts.heading("Mode"), div("sg-mode", badge(state), span("", text)))
+    with st.container(horizontal=True):
+        for role in ROLES:
+            if st.button(f"Pin {role}", key=f"pin-{role}", icon=":material/push_pin:", disabled=not may_act):
+                _pin_dialog(manager, role)
+        if st.button(
+            "Return to automatic", key="release", icon=":material/autorenew:", disabled=not may_act or pin is None
+        ):
+            _release_dialog(manager)
+
+
+def _breakers(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
+    parts.show(parts.heading("Breakers", note="over all instances"))
+    for role in ROLES:
+        found = situation.breaker(live, role)
+        forced = live.document.forced.get(role) if live.document else None
+        told = f"by {forced.by}: “{forced.reason}”, ends in {face.until(forced.expires_ms)}" if forced else found.detail
+        with st.container(horizontal=True, vertical_alignment="center", key=f"breaker-{role}"):
+            with st.container(width="stretch"):
+                parts.show(div("sg-mode", role_tag(role), badge(found.face), span("sg-note", told)))
+            if st.button("Force open", key=f"open-{role}", disabled=not may_act):
+                _force_dialog(manager, role, "forced_open")
+            if st.button("Force closed", key=f"closed-{role}", disabled=not may_act):
+                _force_dialog(manager, role, "forced_closed")
+            if st.button("Automatic", key=f"auto-{role}", disabled=not may_act or forced is None):
+                _force_dialog(manager, role, "auto")
+
+
+@st.dialog("Pin a model", icon=":material/push_pin:")
+def _pin_dialog(manager: str, role: str) -> None:
+    live = shared.live(manager)
+    _target(live, role)
+    strict = st.checkbox(
+        "Without fallback",
+        key="strict",
+        help="Callers get errors instead of the other model's answers while this one fails",
+    )
+    told = consequence.of_pin(live, role, strict=strict)
+    _form(
+        told,
+        f"Pin {role}",
+        expiry=True,
+        epoch=_epoch(live, f"pin-{role}"),
+        act=lambda who, reason, ttl, epoch: acts.set_override(
+            who, manager, role, reason=reason, ttl=ttl, strict=strict, epoch=epoch
+        ),
+    )
+
+
+@st.dialog("Return to automatic", icon=":material/autorenew:")
+def _release_dialog(manager: str) -> None:
+    live = shared.live(manager)
+    told = consequence.of_release(live)
+    _form(
+        told,
+        "Return to automatic",
+        expiry=False,
+        epoch=_epoch(live, "release"),
+        act=lambda who, reason, _, epoch: acts.clear_override(who, manager, reason=reason, epoch=epoch),
+    )
+
+
+@st.dialog("Force a breaker", icon=":material/front_hand:")
+def _force_dialog(manager: str, role: str, state: str) -> None:
+    live = shared.live(manager)
+    _target(live, role)
+    told = consequence.of_force(live, role, state)
+    verb = {"forced_open": f"Force {role} open", "forced_closed": f"Force {role} closed"}.get(
+        state, f"Let {role} decide"
+    )
+    _form(
+        told,
+        verb,
+        expiry=state != "auto",
+        epoch=_epoch(live, f"{state}-{role}"),
+        act=lambda who, reason, ttl, epoch: acts.force_breaker(
+            who, manager, role, state, reason=reason, ttl=ttl, epoch=epoch
+        ),
+    )
+
+
+def _epoch(live: Live, dialog: str) -> int:
+    """The epoch this dialog was opened on: what is shown is what is decided on, however long it stays open."""
+    now = live.document.epoch if live.document else 0
+    known = st.session_state.get("decided-on")
+    if known is None or known[0] != dialog:
+        st.session_state["decided-on"] = known = (dialog, now)
+    return int(known[1])
+
+
+def _target(live: Live, role: str) -> None:
+    card = situation.model_card(live, role)
+    figures = [parts.figure(one, "#") for one in card.figures[:3]]
+    parts.show(
+        div(
+            "sg-target",
+            div("sg-mode", role_tag(role), span("sg-mono", card.model), badge(card.breaker.face)),
+            div("sg-figures sg-three", *figures),
+        )
+    )
+
+
+def _form(
+    told: Consequence, verb: str, *, expiry: bool, epoch: int, act: Callable[[Actor, str, float, int], object]
+) -> None:
+    symbol = {Tone.BAD: "dangerous", Tone.WARN: "warning"}.get(told.tone, "info")
+    parts.show(div(f"sg-consequence sg-{told.tone}", icon(symbol), span("", told.text)))
+    reason = st.text_area(
+        "Reason", key="reason", placeholder="What the next person on call should know", height=90, max_chars=300
+    )
+    ttl = EXPIRIES[DEFAULT_EXPIRY]
+    if expiry:
+        chosen = st.segmented_control(
+            "Ends by itself after", list(EXPIRIES), default=DEFAULT_EXPIRY, key="expiry", required=True
+        )
+        ttl = EXPIRIES[chosen or DEFAULT_EXPIRY]
+    typed = st.text_input(f"Type {told.confirm} to confirm", key="confirm") if told.confirm else ""
+    parts.show(span("sg-note", f"Decided on epoch {epoch}; refused if the agreement has moved since you opened this."))
+    if st.button(verb, type="primary", key="do"):
+        missing = consequence.refusal(reason, told.confirm, typed)
+        if missing:
+            st.warning(missing, icon=":material/edit:")
+            return
+        try:
+            act(require_actor(), reason, ttl, epoch)
+        except SwitchgearError as error:
+            st.session_state.pop("decided-on", None)
+            st.error(consequence.explain(error), icon=":material/block:")
+            return
+        st.session_state.pop("decided-on", None)
+        st.session_state["done"] = f"{verb}: done and on record."
+        st.rerun()
+
+
+def _audit(records: list[OverrideRecord], face: Clockface) -> Html:
+    if not records:
+        return parts.empty("Nobody has ever changed anything by hand.", symbol="verified_user")
+    rows: list[list[Child]] = [
+        [
+            span("sg-num", face.at(one.ts_ms)),
+            badge(consequence.act_face(one.action)),
+            tag("b", one.actor),
+            join(wording.act(one.action, one.role), " without fallback" if one.strict else None),
+            f"“{one.reason}”",
+            face.at(one.expires_ms) if one.expires_ms is not None else "–",
+            span("sg-num", str(one.epoch)),
+        ]
+        for one in records
+    ]
+    return parts.table(("When", "Act", "Who", "What", "Why", "Until", "Epoch"), rows, label="Audit log")
+
+
+def _instances(live: Live, face: Clockface) -> Html:
+    votes = {vote.instance: vote for vote, _ in live.votes}
+    rows: list[list[Child]] = []
+    for one in live.instances:
+        alive = one.alive(live.now_ms)
+        vote = votes.get(one.instance)
+        state = Face("Alive", "check_circle", Tone.OK) if alive else Face("Lost", "warning", Tone.WARN)
+        rows.append(
+            [
+                span("sg-mono", one.instance),
+                one.host,
+                badge(state),
+                face.ago(one.updated_ms),
+                str(vote.primary.verdict) if vote else "–",
+                str(vote.secondary.verdict) if vote else "–",
+                one.version or "–",
+                face.ago(one.started_ms),
+            ]
+        )
+    if not rows:
+        return parts.empty("No instance has reported yet.", symbol="dns")
+    return parts.table(
+        ("Instance", "Host", "State", "Heard", "On primary", "On secondary", "Version", "Started"),
+        rows,
+        label="Instances",
+    )

@@ -1,0 +1,118 @@
+"""Every page runs on an empty store, on a day of history, in the middle of an incident and under an override."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PAGES, words
+from history import Moment
+from streamlit.testing.v1 import AppTest
+
+from engine.sqlite import sqlite3
+
+Opened = Callable[..., AppTest]
+
+
+@pytest.mark.parametrize("moment", list(Moment))
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_runs_at_every_moment(opened: Opened, stores: dict[Moment, Path], page: str, moment: Moment) -> None:
+    at = opened(stores[moment], page)
+    assert not at.exception
+    assert len(words(at)) > 100
+
+
+def test_the_first_page_says_who_serves_and_why_in_the_middle_of_an_outage(
+    opened: Opened, stores: dict[Moment, Path]
+) -> None:
+    said = words(opened(stores[Moment.DURING]))
+    assert "Serving from " in said
+    assert "<strong>secondary</strong>" in said
+    assert "gemini-2.5-flash" in said
+    assert "Provider errors (5xx)" in said
+    assert "Wait for the provider" in said
+    assert "SecondaryActiveTooLong" in said
+
+
+def test_the_first_page_tells_how_to_begin_when_nothing_is_recorded(opened: Opened, stores: dict[Moment, Path]) -> None:
+    said = words(opened(stores[Moment.EMPTY]))
+    assert "No request has been recorded yet" in said
+    assert "/v1/chat/completions" in said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_override_is_told_on_every_page(opened: Opened, stores: dict[Moment, Path], page: str) -> None:
+    said = words(opened(stores[Moment.PINNED], page))
+    assert "Provider maintenance until 04:00" in said
+    assert "ends in" in said
+
+
+def test_an_incident_opens_by_its_moment_as_links_in_notifications_name_it(
+    opened: Opened, stores: dict[Moment, Path]
+) -> None:
+    with sqlite3.connect(stores[Moment.DURING].parent / "switchgear.db") as connection:
+        (moment,) = connection.execute("SELECT max(ts_ms) FROM failovers WHERE scope = 'active'").fetchone()
+    said = words(opened(stores[Moment.DURING], "incidents", at=str(moment)))
+    assert "What tripped it" in said
+    assert "Failure rate" in said
+    assert "Still" in said or "still going on" in said
+
+
+def test_an_unknown_incident_is_a_sentence(opened: Opened, stores: dict[Moment, Path]) -> None:
+    at = opened(stores[Moment.CALM], "incidents", incident="no-such-id")
+    assert not at.exception
+    assert "There is no such incident" in words(at)
+
+
+def test_a_request_opens_by_its_id_with_its_attempts(opened: Opened, stores: dict[Moment, Path]) -> None:
+    with sqlite3.connect(stores[Moment.CALM].parent / "switchgear.db") as connection:
+        (found,) = connection.execute(
+            "SELECT id FROM requests WHERE failover_cause = 'server_error' AND outcome = 'ok' LIMIT 1"
+        ).fetchone()
+    at = opened(stores[Moment.CALM], "requests", request=found)
+    assert not at.exception
+    assert "Secondary answered instead: provider errors (5xx)" in words(at)
+
+
+def test_filters_come_from_the_address(opened: Opened, stores: dict[Moment, Path]) -> None:
+    at = opened(stores[Moment.CALM], "requests", span="24h", outcome="Shed")
+    said = words(at)
+    assert "Shed 429" in said
+    assert "Answered 200" not in said
+
+
+def test_a_missing_database_is_a_sentence_with_a_remedy(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.EMPTY)
+    (config.parent / "switchgear.db").unlink()
+    at = opened(config)
+    assert not at.exception
+    assert "there is no database" in words(at).lower()
+
+
+def test_an_older_schema_is_a_sentence_with_a_remedy(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.CALM)
+    with sqlite3.connect(config.parent / "switchgear.db") as connection:
+        connection.execute("PRAGMA user_version = 0")
+    at = opened(config)
+    assert not at.exception
+    assert "start the gateway once" in words(at)
+
+
+def test_a_broken_configuration_is_a_sentence(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.EMPTY)
+    config.write_text("[managers.chat]\nprimary = 3\n", encoding="utf-8")
+    at = opened(config)
+    assert not at.exception
+    assert "switchgear.toml" in words(at)
+
+
+def test_prompts_and_answers_cannot_bring_markup(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.CALM)
+    with sqlite3.connect(config.parent / "switchgear.db") as connection:
+        (found,) = connection.execute("SELECT id FROM requests ORDER BY ts_ms DESC LIMIT 1").fetchone()
+        connection.execute("UPDATE attempts SET error = '<img src=x onerror=alert(1)>' WHERE request_id = ?", [found])
+        connection.execute("UPDATE requests SET model = '<script>alert(1)</script>' WHERE id = ?", [found])
+    said = words(opened(config, "requests", request=found))
+    assert "<img src=x" not in said
+    assert "<script>alert" not in said
