@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from engine.core.errors import ConfigurationError, SwitchgearError
+from engine.core.errors import ConfigurationError, InvalidRequest, SwitchgearError, UnknownManager
 from engine.version import VERSION
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except click.ClickException as error:
         return _say(" ".join(error.format_message().split()), USAGE)
-    except ConfigurationError as error:
+    except (ConfigurationError, InvalidRequest, UnknownManager) as error:
         return _say(error.message, USAGE)
     except SwitchgearError as error:
         return _say(error.message, NO)

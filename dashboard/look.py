@@ -151,6 +151,7 @@ def streamlit_options() -> dict[str, Any]:
         "client.showSidebarNavigation": True,
         "runner.magicEnabled": False,
         "logger.level": "warning",
+        "logger.hideWelcomeMessage": True,
         "theme.font": BODY_FONT,
         "theme.headingFont": BODY_FONT,
         "theme.codeFont": CODE_FONT,

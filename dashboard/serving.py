@@ -15,11 +15,14 @@ from starlette.applications import Starlette
 
 from alerts.scheduler import Duty
 from alerts.service import AlertService
+from engine import sqlite
 from engine.config import Config, load
+from engine.core.errors import ConfigurationError
 from engine.gateway.app import Companion, build
 from engine.gateway.health import Check
 from engine.instance import Instance
 from engine.retention import delete_old
+from engine.store import Store
 
 DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
 GATEWAY: Final = "dashboard.serving:gateway"
@@ -37,6 +40,28 @@ def configured(path: Path | None = None) -> Config:
     """The configuration of this process, on simulated models when it belongs to a demo."""
     config = load(path)
     return config.as_demo() if os.environ.get(DEMO_VARIABLE) == "1" else config
+
+
+def checked_store(config: Config, *, workers: int = 1) -> Store:
+    """Open the store before anything is started on it, so that what is wrong with it is said in one line.
+
+    Args:
+        config: The configuration.
+        workers: Processes that are going to write it.
+
+    Raises:
+        ConfigurationError: It cannot be used, or not by so many processes; says what to change.
+    """
+    store = Store(config.store_path).open()
+    if workers > 1 and not sqlite.many_writers_safe():
+        msg = (
+            f"--workers {workers}: SQLite {sqlite.version()} can corrupt a database that several processes write: "
+            "install pysqlite3 0.6.1 or newer, or run one worker"
+        )
+        raise ConfigurationError(msg)
+    store.claim_writing()
+    store.release_writing()
+    return store
 
 
 def gateway() -> Starlette:
@@ -87,5 +112,5 @@ def _retain(config: Config, instance: Instance) -> None:
 def logs(level: int = logging.INFO) -> None:
     """One line an event, with the time and who says it."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("apscheduler", "httpx", "kazoo", "asyncio"):
+    for noisy in ("apscheduler", "asyncio", "httpx", "kazoo", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ never known only where it was typed. Who may act is decided here and not by hidi
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from engine.core.breaker import BreakerState
 from engine.core.errors import Conflict, InvalidRequest, Unauthorized, UnknownManager
 from engine.core.events import FailoverRecord, OverrideRecord, Scope
 from engine.core.messages import Role
+from engine.durations import describe
 from engine.fleet.base import Coordinator
 from engine.ids import new_id
 from engine.recorder import Recorder
@@ -283,7 +285,8 @@ def _role(role: Role | str) -> Role:
 def _ttl(ttl: float | None) -> float:
     lasts = DEFAULT_TTL if ttl is None else ttl
     if not 0 < lasts <= MAX_TTL:  # also refuses NaN
-        msg = f"the time must be more than 0 and at most 30 days, not {lasts:g} s"
+        said = describe(lasts) if 0 < lasts < math.inf else f"{lasts:g} s"
+        msg = f"an act must last more than 0 s and at most {describe(MAX_TTL)}, not {said}"
         raise InvalidRequest(msg, param="ttl")
     return lasts
 

@@ -15,6 +15,9 @@ from engine.core.agreement import Document
 from engine.durations import describe, parse_duration
 
 reason_option = click.option("--reason", required=True, metavar="R", help="Why; the audit log keeps it.")
+epoch_option = click.option(
+    "--epoch", type=click.IntRange(0), metavar="N", help="Act only if the agreement is still the one of this epoch."
+)
 by_option = click.option("--by", metavar="NAME", help="Who acts; by default the user of this shell.")
 
 
@@ -24,11 +27,12 @@ def command() -> None:
 
 
 @command.command("set")
-@click.argument("role", type=click.Choice(["primary", "secondary"]))
+@click.argument("role", type=click.Choice(["primary", "secondary"]), metavar="primary|secondary")
 @reason_option
 @click.option("--for", "lasts", metavar="30m", help='How long, such as "30m" or "4h"; an hour when left out.')
 @click.option("--strict", is_flag=True, help="Never fall back to the other model.")
 @by_option
+@epoch_option
 @manager_option
 @config_option
 @json_option
@@ -38,6 +42,7 @@ def set_command(
     lasts: str | None,
     strict: bool,
     by: str | None,
+    epoch: int | None,
     manager: str | None,
     config_path: Path | None,
     as_json: bool,
@@ -47,7 +52,9 @@ def set_command(
     name = chosen(config, manager)
     ttl = None if lasts is None else _seconds(lasts)
     with control_of(config) as control:
-        document = control.set_override(name, role, reason=reason, actor=_actor(by), ttl=ttl, strict=strict)
+        document = control.set_override(
+            name, role, reason=reason, actor=_actor(by), ttl=ttl, strict=strict, epoch=epoch
+        )
     pin = document.override
     assert pin is not None
     kept = ", without fallback" if pin.strict else ""
@@ -57,16 +64,19 @@ def set_command(
 @command.command("clear")
 @reason_option
 @by_option
+@epoch_option
 @manager_option
 @config_option
 @json_option
-def clear_command(reason: str, by: str | None, manager: str | None, config_path: Path | None, as_json: bool) -> None:
+def clear_command(
+    reason: str, by: str | None, epoch: int | None, manager: str | None, config_path: Path | None, as_json: bool
+) -> None:
     """Return to automatic; where that leads back to primary, through probes and ramp."""
     config = configured(config_path)
     name = chosen(config, manager)
     with control_of(config) as control:
         before = control.document(name)
-        document = control.clear_override(name, reason=reason, actor=_actor(by))
+        document = control.clear_override(name, reason=reason, actor=_actor(by), epoch=epoch)
     said = "automatic again" if before.override else "already automatic; nothing changed"
     _say(document, as_json, f"{name}: {said}; {document.active} is active (epoch {document.epoch})")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console, Group
@@ -16,9 +16,14 @@ from rich.text import Text
 
 from dashboard.commands.options import config_option, json_option
 from dashboard.serving import configured
+from engine.config import Config
+from engine.core.errors import StoreUnavailable
 from engine.durations import describe
 from engine.overview import overview
 from engine.store import Store
+
+WATCHDOG: Final = "none"
+"""Severity of an alert that fires as long as all is well; news only for who waits for its absence."""
 
 _STATES = {
     "closed": ("●", "green"),
@@ -35,14 +40,26 @@ _STATES = {
 def command(config_path: Path | None, as_json: bool) -> None:
     """Say what is active, since when and why; breakers, override, instances."""
     config = configured(config_path)
-    seen = overview(config, Store(config.store_path).open())
+    seen = overview(config, _store(config))
     if as_json:
         click.echo(json.dumps(seen, indent=2))
         return
     console = Console(highlight=False)
     for name, manager in seen["managers"].items():
         console.print(_manager(name, manager, seen["at_ms"]))
+    alerts = [alert for alert in seen["alerts"] if alert["severity"] != WATCHDOG]
+    if alerts:
+        console.print(_alerts(alerts, seen["at_ms"]))
     console.print(_instances(seen))
+
+
+def _store(config: Config) -> Store:
+    """The store, checked; to look must not create one where the path is wrong."""
+    store = Store(config.store_path)
+    if not store.path.exists():
+        msg = f"there is no database at {store.path} yet: start Switchgear once, or correct store.url"
+        raise StoreUnavailable(msg)
+    return store.open()
 
 
 def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:
@@ -57,6 +74,7 @@ def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:
         lines.append(Padding(f"ramping back: {share:.0%} of traffic on primary", (0, 2)))
     if manager["override"]:
         lines.append(Padding(Text(_pin(manager["override"], now), style="magenta"), (0, 2)))
+    lines += [Padding(Text(_forced(role, one, now), style="magenta"), (0, 2)) for role, one in _forces(manager)]
     lines.append(Padding(_breakers(manager), (0, 2)))
     lines.append(Padding(Text(_traffic(manager, now), style="dim"), (0, 2)))
     return Group(*lines)
@@ -75,8 +93,18 @@ def _pin(pin: Mapping[str, Any], now: int) -> str:
     return f"pinned to {pin['role']} by {pin['by']}{strict}, {left} left: {pin['reason']}"
 
 
+def _forces(manager: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(manager["forced"].items())
+
+
+def _forced(role: str, force: Mapping[str, Any], now: int) -> str:
+    left = describe(max(0, force["expires_ms"] - now) / 1000)
+    what = force["state"].replace("_", " ")
+    return f"{role} breaker {what} by {force['by']}, {left} left: {force['reason']}"
+
+
 def _breakers(manager: Mapping[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = _table()
     for role, said in manager["breakers"].items():
         cell = Text()
         for number, line in enumerate(said):
@@ -96,7 +124,7 @@ def _traffic(manager: Mapping[str, Any], now: int) -> str:
         last = manager["last_request_ms"]
         return "no request in 5 min" + (f"; the last {describe((now - last) / 1000)} ago" if last else "")
     rate, p95 = manager["error_rate"], manager["p95_seconds"]
-    parts = [f"{manager['requests']} requests in 5 min"]
+    parts = [f"{manager['requests']} request{'s' if manager['requests'] > 1 else ''} in 5 min"]
     if rate is not None:
         parts.append(f"{1 - rate:.1%} answered")
     if p95 is not None:
@@ -104,6 +132,25 @@ def _traffic(manager: Mapping[str, Any], now: int) -> str:
     if manager["secondary_share"] is not None:
         parts.append(f"{manager['secondary_share']:.0%} by secondary")
     return ", ".join(parts)
+
+
+def _alerts(alerts: Sequence[Mapping[str, Any]], now: int) -> Table:
+    table = _table()
+    for alert in alerts:
+        colour = "red" if alert["state"] == "firing" else "yellow"
+        since = describe((now - alert["since_ms"]) / 1000)
+        said = f"{alert['severity']}, {since}" if alert["severity"] else since
+        what = Text.assemble(alert["rule"], (f"  {alert['manager']}" if alert["manager"] else "", "dim"))
+        table.add_row(Text(alert["state"], style=f"bold {colour}"), what, Text(said, style="dim"))
+    return table
+
+
+def _table() -> Table:
+    """Three columns without lines; names are folded, never cut."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    return table
 
 
 def _instances(seen: Mapping[str, Any]) -> Text:

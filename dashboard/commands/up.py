@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,15 +21,17 @@ from typing import IO, Final
 import click
 
 from dashboard import serve as dashboard
-from dashboard.commands.demo import prepare
 from dashboard.commands.options import config_option
-from dashboard.serving import DEMO_VARIABLE, configured
+from dashboard.serving import DEMO_VARIABLE, checked_store, configured
 from engine.config import Config, Surface
-from engine.config.config import PATH_VARIABLE
-from engine.gateway.server import bind
+from engine.config.config import PATH_VARIABLE, http_url
+from engine.gateway.server import bind, listen
 
-STOP_WITHIN: Final = 20.0
-"""Seconds the children have to finish open streams before they are killed."""
+STOP_WITHIN: Final = 10.0
+"""Seconds the children have to stop, beyond the longest an open stream may take, before they are killed."""
+
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks at what has not begun to listen yet."""
 
 
 @click.command("up")
@@ -43,79 +47,127 @@ def command(ctx: click.Context, config_path: Path | None, demo: bool) -> None:
     config.refuse_exposed(Surface.GATEWAY, Surface.CONTROL, Surface.DASHBOARD)
     config.require_provider_keys()
     bind(config).close()
+    listen(config.dashboard.host, config.dashboard.port, config.source, "dashboard").close()
     if demo:
+        from dashboard.commands.demo import prepare  # noqa: PLC0415 - only the demo pays for the simulation
+
         prepare(config)
-    ctx.exit(supervise(config))
+    checked_store(config)
+    ctx.exit(Supervisor(config).run())
 
 
-def supervise(config: Config) -> int:
-    """Run both until one ends or we are told to stop.
+class Supervisor:
+    """Both processes, from start to end.
 
-    Returns:
-        0 after a stop, 1 when a child ended by itself.
+    Args:
+        config: The configuration.
     """
-    children = {
-        "gateway": _start("gateway", [sys.executable, "-m", "dashboard.cli", "serve", "--config", str(config.source)]),
-        "dashboard": _start("dashboard", dashboard.command(config)),
-    }
-    stopping = threading.Event()
-    ended = threading.Event()
 
-    def stop(_: int, __: FrameType | None) -> None:
-        stopping.set()
-        ended.set()
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._children: dict[str, subprocess.Popen[str]] = {}
+        self._relays: list[threading.Thread] = []
+        self._changed = threading.Event()
+        self._signals = 0
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    for child in children.values():
-        threading.Thread(target=_await, args=(child, ended), daemon=True).start()
-    _announce(config)
-    ended.wait()
-    died = [] if stopping.is_set() else [name for name, child in children.items() if child.poll() is not None]
-    for name in died:
-        click.echo(f"switchgear: the {name} ended by itself; its last lines are above", err=True)
-    _stop(list(children.values()))
-    return 1 if died else 0
+    def run(self) -> int:
+        """Run both until one ends or we are told to stop.
 
+        Returns:
+            0 after a stop, 1 when a child ended by itself.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        source = str(self._config.source)
+        click.echo("switchgear: starting gateway and dashboard; Ctrl-C stops both")
+        self._start("gateway", [sys.executable, "-m", "dashboard.cli", "serve", "--config", source])
+        self._start("dashboard", dashboard.command(self._config))
+        threading.Thread(target=self._announce, daemon=True).start()
+        self._changed.wait()
+        died = [] if self._signals else [name for name, child in self._children.items() if child.poll() is not None]
+        self._stop()
+        for name in died:
+            code = self._children[name].returncode
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended by itself with exit code {code}"
+            click.echo(f"switchgear: the {name} {how}; its last lines are above, everything is stopped", err=True)
+        return 1 if died else 0
 
-def _start(name: str, command: Sequence[str]) -> subprocess.Popen[str]:
-    child = subprocess.Popen(  # noqa: S603 - our own programs
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert child.stdout is not None
-    threading.Thread(target=_relay, args=(name, child.stdout), daemon=True).start()
-    return child
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        child = subprocess.Popen(  # noqa: S603 - our own programs
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C in the terminal reaches us alone
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert child.stdout is not None
+        self._children[name] = child
+        relay = threading.Thread(target=_relay, args=(name, child.stdout), daemon=True)
+        relay.start()
+        self._relays.append(relay)
+        threading.Thread(target=self._await, args=(child,), daemon=True).start()
 
+    def _await(self, child: subprocess.Popen[str]) -> None:
+        child.wait()
+        self._changed.set()
 
-def _await(child: subprocess.Popen[str], ended: threading.Event) -> None:
-    child.wait()
-    ended.set()
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        """Stop; told a second time, do not wait for open streams."""
+        self._signals += 1
+        self._changed.set()
+        if self._signals > 1:
+            self._kill()
+
+    def _announce(self) -> None:
+        """Say where everything is once it listens there."""
+        gateway, page = self._config.server, self._config.dashboard
+        for host, port in ((gateway.host, gateway.port), (page.host, page.port)):
+            while not _listens(host, port):
+                if self._changed.wait(LOOK_EVERY):
+                    return
+        click.echo(f"switchgear: gateway   {self._config.gateway_url}  (OpenAI-compatible: /v1)")
+        click.echo(f"switchgear: dashboard {http_url(page.host, page.port)}")
+
+    def _stop(self) -> None:
+        """End the children that are left, and say everything they said."""
+        click.echo("switchgear: stopping; open streams are finished first, a second Ctrl-C ends them")
+        for child in self._children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._patience()
+        for child in self._children.values():
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._kill()
+                child.wait()
+        for relay in self._relays:
+            relay.join(1.0)
+
+    def _patience(self) -> float:
+        """Seconds for open streams: as long as one may take, and a little."""
+        config = self._config
+        return max(config.manager_policy(name).timeouts.total for name in config.managers) + STOP_WITHIN
+
+    def _kill(self) -> None:
+        for child in self._children.values():
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def _relay(name: str, lines: IO[str]) -> None:
     for line in lines:
-        click.echo(f"{name:>9} │ {line.rstrip()}")
+        if line.strip():
+            click.echo(f"{name:>9} │ {line.rstrip()}")
 
 
-def _announce(config: Config) -> None:
-    click.echo(f"switchgear: gateway   http://{config.server.host}:{config.server.port}  (OpenAI-compatible: /v1)")
-    click.echo(f"switchgear: dashboard http://{config.dashboard.host}:{config.dashboard.port}")
-    click.echo("switchgear: Ctrl-C stops both")
-
-
-def _stop(children: Sequence[subprocess.Popen[str]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
-    for child in children:
-        try:
-            child.wait(STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+def _listens(host: str, port: int) -> bool:
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - compared, not bound
+    try:
+        socket.create_connection((near, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -131,8 +131,12 @@ class Config:
         """What links begin with, without a slash at the end."""
         if self.dashboard.public_url:
             return self.dashboard.public_url.rstrip("/")
-        host = "127.0.0.1" if self.dashboard.host in ("0.0.0.0", "::") else self.dashboard.host  # noqa: S104  # compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.dashboard.port}"
+        return http_url(self.dashboard.host, self.dashboard.port)
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway is reached from this machine."""
+        return http_url(self.server.host, self.server.port)
 
     @property
     def fleet_host(self) -> str:
@@ -245,6 +249,12 @@ class Config:
         return replace(self, settings=self.settings.model_copy(update={"providers": simulated, "store": store}))
 
 
+def http_url(host: str, port: int) -> str:
+    """Where something that listens on an address is reached from this machine."""
+    near = "127.0.0.1" if host in ("0.0.0.0", "::") else host.strip("[]")  # noqa: S104  # compared, not bound
+    return f"http://{f'[{near}]' if ':' in near else near}:{port}"
+
+
 def load(path: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read the configuration.
 
@@ -259,7 +269,9 @@ def load(path: Path | str | None = None, environ: Mapping[str, str] = os.environ
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = Problem("", f"there is no such file: pass --config FILE, or set {PATH_VARIABLE}")
+        example = shipped("switchgear.toml")
+        what = f"there is no such file: pass --config FILE, set {PATH_VARIABLE}, or begin with a copy of {example}"
+        problem = Problem("", what)
         raise failure(source, [problem]) from None
     except (OSError, UnicodeDecodeError) as error:
         problem = Problem("", f"cannot be read: {error}: make it a readable UTF-8 file, or pass --config FILE")

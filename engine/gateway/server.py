@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
+import signal
 import socket
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from engine.config import Config
@@ -18,13 +20,26 @@ KEEP_ALIVE: Final = 75
 """Seconds an idle connection is kept; longer than a load balancer's usual minute."""
 
 
+FINE, FAILED = 0, 1
+
+
 def bind(config: Config) -> socket.socket:
-    """Take the configured address.
+    """Take the gateway's configured address; see `listen`."""
+    return listen(config.server.host, config.server.port, config.source, "server")
+
+
+def listen(host: str, port: int, source: Path, section: str) -> socket.socket:
+    """Take an address.
+
+    Args:
+        host: The address of this machine to listen on.
+        port: The port; 0 lets the system choose.
+        source: The configuration file, for messages.
+        section: Its table with `host` and `port`.
 
     Raises:
         ConfigurationError: It is in use or not ours; says what to change.
     """
-    host, port = config.server.host, config.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     taken = socket.socket(family)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,23 +48,27 @@ def bind(config: Config) -> socket.socket:
         taken.listen(BACKLOG)
     except OSError as error:
         taken.close()
-        msg = f"{config.source}: server.port: {_why(error, host, port)}"
+        key, why = _why(error, host, port)
+        msg = f"{source}: {section}.{key}: {why}"
         raise ConfigurationError(msg) from None
     taken.set_inheritable(True)
     return taken
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _why(error: OSError, host: str, port: int) -> tuple[str, str]:
+    """The key to change, and what is wrong with it."""
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: stop what listens there, or choose another port"
+        return "port", f"port {port} on {host} is in use: stop what listens there, or choose another port"
     if error.errno == errno.EACCES:
-        return f"port {port} may only be taken by root: choose one above 1023"
+        return "port", f"port {port} may only be taken by root: choose one above 1023"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: set server.host to one that is"
-    return f"cannot listen on {host}:{port}: {error.strerror}"
+        return "host", f"{host} is no address of this machine: set it to one that is"
+    if isinstance(error, socket.gaierror):
+        return "host", f'"{host}" is not known here ({error.strerror}): set it to an address of this machine'
+    return "host", f"cannot listen on {host}:{port}: {error.strerror}"
 
 
-def run(application: str, config: Config, taken: socket.socket, *, workers: int = 1) -> None:
+def run(application: str, config: Config, taken: socket.socket, *, workers: int = 1) -> int:
     """Serve until told to stop; open streams are finished first, up to the longest total deadline.
 
     Args:
@@ -57,6 +76,9 @@ def run(application: str, config: Config, taken: socket.socket, *, workers: int 
         config: The configuration.
         taken: The listening socket of `bind`.
         workers: Processes that serve it.
+
+    Returns:
+        0 after SIGINT or SIGTERM, 1 when it could not start; the log says why.
     """
     longest = max((config.manager_policy(name).timeouts.total for name in config.managers), default=30.0)
     settings: dict[str, Any] = {
@@ -71,8 +93,20 @@ def run(application: str, config: Config, taken: socket.socket, *, workers: int 
         "workers": workers,
     }
     prepared = uvicorn.Config(application, **settings)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    _end_quietly()
     if workers > 1:
-        Multiprocess(prepared, sockets=[taken]).run()
-    else:
-        uvicorn.Server(prepared).run(sockets=[taken])
+        supervisor = Multiprocess(prepared, sockets=[taken])
+        supervisor.run()
+        return FAILED if any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes) else FINE
+    server = uvicorn.Server(prepared)
+    server.run(sockets=[taken])
+    return FINE if server.started else FAILED
+
+
+def _end_quietly() -> None:
+    """Let a signal that uvicorn has obeyed, and raises again when it is done, end nothing but the server.
+
+    To be told to stop is not a failure: the exit code is 0, as supervisors expect.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)

@@ -29,7 +29,7 @@ def test_every_command_of_the_table_can_be_imported_and_explains_itself(name: st
     ("arguments", "line"),
     [
         (["docter"], 'switchgear: there is no command "docter": did you mean "doctor"?'),
-        (["xyz"], 'switchgear: there is no command "xyz": there are doctor'),
+        (["xyz"], 'switchgear: there is no command "xyz": there are up, serve, dashboard'),
         (["doctor", "--jsn"], "switchgear: No such option '--jsn'"),
         (["doctor", "--config"], "switchgear: Option '--config' requires an argument."),
     ],
@@ -69,7 +69,8 @@ def test_whatever_a_command_raises_becomes_lines(
 
 def test_without_arguments_it_lists_its_commands(capsys: Output) -> None:
     assert cli.run([]) == 2
-    assert all(name in capsys.readouterr().err for name in cli.COMMANDS)
+    said = capsys.readouterr().err
+    assert [name for name in cli.COMMANDS if f"  {name} " not in said] == []
 
 
 def test_listing_commands_imports_none_of_them() -> None:

@@ -49,7 +49,7 @@ def test_the_file_is_named_by_argument_then_environment_then_place(
 
 
 def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"nothing\.toml: there is no such file: pass --config FILE, or set"):
+    with pytest.raises(ConfigurationError, match=r"nothing\.toml: there is no such file: pass --config FILE, set"):
         load(tmp_path / "nothing.toml")
 
 
