@@ -48,6 +48,7 @@ _COUNTERS: Mapping[str, tuple[str, str]] = {
     "shed": ("dualmodelmanager_shed", "Requests refused because of a limit, by the model that was limited."),
     "tokens": ("dualmodelmanager_tokens", "Tokens read and written, by the model that used them."),
     "cost_usd": ("dualmodelmanager_cost_usd", "Cost in US dollars, by the model that caused it."),
+    "canary_results": ("dualmodelmanager_canary_results", "Answers held to a canary, by its verdict."),
     "notifications": ("dualmodelmanager_notifications", "Deliveries of notifications, by their outcome."),
 }
 
@@ -289,6 +290,8 @@ def _known_of(policy: ManagerPolicy) -> Iterator[tuple[str, tuple[str, ...]]]:
         for direction in ("input", "output"):
             yield "tokens", (name, model, direction)
         yield "cost_usd", (name, model)
+        for result in ("passed", "failed"):
+            yield "canary_results", (name, role, model, result)
         yield "shed", (name, role)
     for status in UNTRIED_STATUS:
         yield "requests", (name, UNTRIED, UNTRIED, status)

@@ -1,8 +1,9 @@
 """Deleting old raw rows in small slices, so that nobody waits for it; sums and audits are kept for ever.
 
-Deleted are requests, attempts, texts, moves of single requests, breaker transitions, and notifications with their
-deliveries that are settled. Kept are rollups, totals, moves of the active model, agreements, operators' acts and the
-history of alerts. The edge lies on a whole minute, so that a rollup's minute has all of its raw rows or none.
+Deleted are requests, attempts, texts, moves of single requests, breaker transitions, findings of canaries, and
+notifications with their deliveries that are settled. Kept are rollups, totals, moves of the active model, agreements,
+operators' acts and the history of alerts. The edge lies on a whole minute, so that a rollup's minute has all of its
+raw rows or none.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _SLICES = (
         SELECT seq FROM breaker_transitions WHERE manager = :manager AND ts_ms < :edge LIMIT :slice)""",
 )
 _SHARED_SLICES = (
+    """DELETE FROM canary_results WHERE seq IN (
+        SELECT seq FROM canary_results WHERE ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM contents WHERE request_id IN (
         SELECT request_id FROM contents WHERE ts_ms < :edge LIMIT :slice)""",
     """DELETE FROM deliveries WHERE (outbox_id, n) IN (

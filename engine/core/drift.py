@@ -32,14 +32,21 @@ class Drift:
     def __init__(self, every: float) -> None:
         self._lasts = 2 * max(every, RECHECK_EVERY)
         self._failing: dict[Role, dict[str, float]] = {role: {} for role in Role}
+        self._judged: dict[tuple[Role, str], float] = {}
 
     def failed(self, role: Role, canary: str, now: float) -> None:
         """A model's answer lacks what a canary expects."""
         self._failing[role][canary] = now + self._lasts
+        self._judged[role, canary] = now
 
-    def passed(self, role: Role, canary: str) -> None:
+    def passed(self, role: Role, canary: str, now: float) -> None:
         """A model's answer is as a canary expects."""
+        self._judged[role, canary] = now
         self._failing[role].pop(canary, None)
+
+    def judged_at(self, role: Role, canary: str) -> float | None:
+        """When an answer was last held to a canary, monotonic seconds; `None` before the first time."""
+        return self._judged.get((role, canary))
 
     def failing(self, role: Role, now: float) -> tuple[str, ...]:
         """The canaries that a model fails, by name."""

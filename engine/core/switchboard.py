@@ -288,6 +288,17 @@ class Switchboard:
             return None
         return self.drift.stands(role, now)
 
+    def askable(self, role: Role, now: float) -> bool:
+        """Whether a canary could be asked of a model now; while its breaker waits nobody asks it anything."""
+        line = self.lines[role]
+        state, retry_at = line.breaker.state, line.breaker.retry_at
+        if state is BreakerState.FORCED_OPEN or (retry_at is not None and now < retry_at):
+            return False
+        if line.unavailable(now) is not None:
+            return False
+        probing = state is BreakerState.HALF_OPEN
+        return not probing or line.breaker.snapshot(now).outstanding < self.policy.breaker.probes
+
     def judged(
         self, role: Role, canary: str, *, passed: bool, now: float, rand: float, request_id: str = ""
     ) -> tuple[Transition, ...]:
@@ -314,7 +325,7 @@ class Switchboard:
                 return ()
             self._tripped.add(role)
             return breaker.trip(now, rand, f"{CANARY_FAILED}: {canary}", request_id)
-        self.drift.passed(role, canary)
+        self.drift.passed(role, canary, now)
         if role not in self._tripped or self.drift.stands(role, now) is not None:
             return ()
         if breaker.state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED, BreakerState.FORCED_OPEN):

@@ -9,6 +9,7 @@ SQL of its own, except `engine.fleet.store`, whose tables are its own.
 
 from __future__ import annotations
 
+from engine.queries.canaries import CanaryResult, canaries_after, canary_results, latest_canaries
 from engine.queries.events import (
     Event,
     EventKind,
@@ -55,6 +56,7 @@ __all__ = [
     "Agreement",
     "AlertState",
     "AttemptPoint",
+    "CanaryResult",
     "Event",
     "EventKind",
     "InstanceRow",
@@ -76,12 +78,15 @@ __all__ = [
     "agreement_log",
     "attempt_series",
     "breaker_transitions",
+    "canaries_after",
+    "canary_results",
     "created_ms",
     "facts",
     "instances",
     "last_request_ms",
     "latency_series",
     "latency_totals",
+    "latest_canaries",
     "managers",
     "mark",
     "outbox_pending",

@@ -7,6 +7,7 @@ from typing import Any
 from engine.core.events import (
     AttemptRecord,
     BreakerRecord,
+    CanaryRecord,
     FailoverRecord,
     OverrideRecord,
     RequestOutcome,
@@ -63,3 +64,11 @@ def act(**changes: Any) -> OverrideRecord:
         "reason": "maintenance", "actor": "ana", "expires_ms": NOON + 1000, "epoch": 3,
     }  # fmt: skip
     return OverrideRecord(**{**values, **changes})
+
+
+def finding(**changes: Any) -> CanaryRecord:
+    values: dict[str, Any] = {
+        "id": new_id(), "ts_ms": NOON, "manager": "chat", "instance": "h-1", "role": "primary", "model": PRO,
+        "canary": "arithmetic", "passed": True, "detail": "", "request_id": "r", "duration_ms": 400.0,
+    }  # fmt: skip
+    return CanaryRecord(**{**values, **changes})

@@ -10,7 +10,7 @@ from engine.queries import Window
 from engine.recorder import Recorder
 from engine.retention import delete_old
 from engine.store import Store
-from tests.engine.records import NOON, act, move, request, transition
+from tests.engine.records import NOON, act, finding, move, request, transition
 
 DAY_MS = 86_400_000
 
@@ -49,3 +49,15 @@ def test_an_empty_store_has_nothing_to_delete(tmp_path: Path) -> None:
     recorder = Recorder(Store(tmp_path / "a.db").open())
     assert delete_old(recorder, keep=1.0, now_ms=NOON) == 0
     recorder.close()
+
+
+def test_findings_of_canaries_go_with_the_raw_rows_and_stay_counted(tmp_path: Path) -> None:
+    recorder = Recorder(Store(tmp_path / "a.db").open())
+    recorder.submit([finding(ts_ms=NOON - 3 * DAY_MS), finding(ts_ms=NOON, passed=False)]).wait()
+    assert delete_old(recorder, keep=86_400.0, now_ms=NOON) == 1
+    with recorder.store.reader() as connection:
+        left = queries.canary_results(connection, "chat", 0, NOON)
+        totals = [row for row in queries.totals(connection) if row.name == "canary_results"]
+    recorder.close()
+    assert [found.passed for found in left] == [False]
+    assert {row.labels["result"]: row.value for row in totals} == {"passed": 1, "failed": 1}
