@@ -40,6 +40,7 @@ LEASE_RENEW_S = 5.0
 ALONE_AFTER_S = 60.0
 """Without a coordinator for this long every instance evaluates: two messages are better than none."""
 STALLED_INTERVALS = 2.5
+STALLED_MARK = "stalled evaluation"
 PULSE_S = 1.0
 PRUNE_EVERY_S = 3600.0
 KEEP_LETTERS_MS = 14 * 86_400_000
@@ -163,7 +164,7 @@ class AlertService:
         self._stop = threading.Event()
         self._watchdog: threading.Thread | None = None
         self._part = Part.STANDBY
-        self._stalled = False
+        self._stalled_ms: int | None = None
         self._started: float | None = None
         self._leased_until = 0.0
         self._renew_at = 0.0
@@ -286,7 +287,17 @@ class AlertService:
             if part is Part.EVALUATOR:
                 self._started = self._clock.monotonic()
                 self._last_tick = None
+                self._stalled_ms = self._told_stalled()
         self.dispatcher.activate(active=part is Part.EVALUATOR)
+
+    def _told_stalled(self) -> int | None:
+        """Since when receivers believe that evaluation has stalled, so that a restart tells them it has not."""
+        try:
+            with self._recorder.store.reader() as connection:
+                mark = queries.marks(connection, STALLED_MARK).get(STALLED_MARK)
+        except SwitchgearError:
+            return None
+        return mark[0] if mark else None
 
     def _fleet(self) -> FleetView | None:
         if self._coordinator is None:
@@ -308,14 +319,14 @@ class AlertService:
 
     def _watch(self) -> None:
         """The watchdog: tells receivers by itself, because whoever else would is what has stalled."""
-        began_ms = 0
         while not self._stop.wait(min(PULSE_S, self._interval / 4)):
             stalled = self._is_stalled()
-            if stalled is self._stalled:
+            proven = stalled or self._last_tick is not None
+            if self._part is not Part.EVALUATOR or stalled is (self._stalled_ms is not None) or not proven:
                 continue
-            self._stalled = stalled
             now_ms = self._clock.wall_ms()
-            began_ms = now_ms if stalled else began_ms
+            began_ms = self._stalled_ms or now_ms
+            self._stalled_ms = now_ms if stalled else None
             log.error("the evaluator of alerts %s", "has stalled" if stalled else "goes on")
             self._tell_stalled(began_ms, None if stalled else now_ms, now_ms)
 
@@ -334,6 +345,10 @@ class AlertService:
         def write(connection: Connection) -> None:
             for letter in letters:
                 outbox.put(connection, letter)
+            if ended_ms is None:
+                queries.set_mark(connection, STALLED_MARK, began_ms)
+            else:
+                queries.drop_mark(connection, STALLED_MARK)
 
         self._recorder.execute(write, durable=True).add_done_callback(lambda _: self.dispatcher.wake())
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|\.\d+|\d+)"
     r"|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')|(?P<name>[A-Za-z_]\w*)"
-    r"|(?P<sign>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:(),\[\].])"
+    r"|(?P<sign>&&|\|\||==|!=|<=|>=|[-+*/<>!?:(),\[\].])"
 )
-_LEVELS = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
+_LEVELS = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/"))
 
 
 class SyntaxProblem(ValueError):
@@ -162,6 +162,8 @@ def _stray(text: str, at: int) -> str:
         return "a single = compares nothing: write =="
     if text[at] in "&|":
         return f"a single {text[at]}: write {text[at] * 2}"
+    if text[at] == "%":
+        return "there is no %: every number is a double, and 5 % is written 0.05"
     if text[at] in "\"'":
         return "this text does not end: close it with the same quote"
     return f"{text[at]!r} does not belong into an expression"

@@ -22,18 +22,18 @@ def run(timing: Timing, met: list[bool], step: int = MINUTE) -> list[State]:
     return states
 
 
-I, P, F, R = State.INACTIVE, State.PENDING, State.FIRING, State.RESOLVED
+N, P, F, R = State.INACTIVE, State.PENDING, State.FIRING, State.RESOLVED
 
 
 @pytest.mark.parametrize(
     ("timing", "met", "states"),
     [
-        (Timing(), [0, 1, 0], [I, F, R]),
+        (Timing(), [0, 1, 0], [N, F, R]),
         (Timing(hold=2 * MINUTE), [1, 1, 1], [P, P, F]),
-        (Timing(hold=2 * MINUTE), [1, 1, 0, 1, 1, 1], [P, P, I, P, P, F]),
+        (Timing(hold=2 * MINUTE), [1, 1, 0, 1, 1, 1], [P, P, N, P, P, F]),
         (Timing(keep=2 * MINUTE), [1, 0, 0, 0], [F, F, F, R]),
         (Timing(keep=2 * MINUTE), [1, 0, 0, 1, 0, 0, 0], [F, F, F, F, F, F, R]),
-        (Timing(hold=MINUTE, keep=MINUTE), [1, 0], [P, I]),
+        (Timing(hold=MINUTE, keep=MINUTE), [1, 0], [P, N]),
         (Timing(hold=MINUTE), [1, 1, 0, 1, 1], [P, F, R, P, F]),
     ],
     ids=[

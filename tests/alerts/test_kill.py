@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def check(letters: list[Letter], store: Store) -> None:
         "something is lost, invented or overtaken"
     )
     assert [(id_, body.encode()) for id_, body in outbox] == [(id_, letter.body) for id_, letter in first.items()]
-    assert all(one != other for one, other in zip(transitions, transitions[1:], strict=False))
+    assert all(one != other for one, other in pairwise(transitions))
     last_seen: dict[str, int] = {}
     for index, letter in enumerate(letters):
         last_seen[letter.headers["webhook-id"]] = index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import socket
 import ssl
@@ -20,15 +20,14 @@ from cryptography.x509.oid import NameOID
 from alerts import net
 from tests.alerts.listener import Listener, RawServer
 
+PRIVATE = """
+127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 240.0.0.1
+192.0.2.1 ::1 :: fe80::1 fc00::1 ff02::1 fec0::1 ::ffff:10.0.0.1 ::10.0.0.1 64:ff9b::a00:1 64:ff9b:1::1 2002:a00:1::1
+2001:0:a00:1::1 2001:db8::1
+"""
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255",
-        "240.0.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "fec0::1", "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1",
-        "64:ff9b:1::1", "2002:a00:1::1", "2001:0:a00:1::1", "2001:db8::1",
-    ],
-)  # fmt: skip
+
+@pytest.mark.parametrize("address", PRIVATE.split())
 def test_an_address_that_is_not_public_is_recognised(address: str) -> None:
     assert not net.is_public(ipaddress.ip_address(address))
 
@@ -51,7 +50,7 @@ def test_a_public_address_is_recognised(address: str) -> None:
     ],
 )
 def test_a_private_address_is_refused_however_it_is_written(url: str) -> None:
-    with pytest.raises((net.Refused, net.Unreachable), match="private|resolve"):
+    with pytest.raises((net.Refused, net.Unreachable), match=r"private|resolve"):
         net.post(url, b"", {})
 
 
@@ -180,15 +179,15 @@ def test_no_message_repeats_what_may_be_secret() -> None:
 def certificate(folder: Path, name: str) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     built = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )

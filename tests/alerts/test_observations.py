@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_the_pieces_of_a_window_are_the_window(lengths_ms: list[int], offset: in
         spans = sorted((cut.spans[part] for part in cut.parts[ms / 1000]), key=lambda span: span.from_ms)
         assert spans[0].from_ms == now_ms - ms + 1
         assert spans[-1].to_ms == now_ms + 1
-        assert all(one.to_ms == other.from_ms for one, other in zip(spans, spans[1:], strict=False))
+        assert all(one.to_ms == other.from_ms for one, other in pairwise(spans))
         assert all(span.from_ms % 60_000 == span.to_ms % 60_000 == 0 for span in spans if span.whole)
 
 
@@ -58,12 +59,8 @@ def test_every_window_function_equals_a_plain_count(world: World) -> None:
     for _ in range(600):
         ts_ms = START_MS - rand.randrange(0, 1_200_000)
         role = rand.choice(["primary", "secondary"])
-        outcome, status = rand.choice(
-            [("ok", 200)] * 6 + [("error", 502), ("error", 400), ("shed", 429), ("cancelled", 499)]
-        )
-        attempts = [
-            (role, rand.choice(["ok", "server_error", "timeout", "rate_limited", "auth", "semantic", "cancelled"]))
-        ]
+        outcome, status = rand.choice(ENDINGS)
+        attempts = [(role, rand.choice(TRIED))]
         one = request(
             ts_ms,
             role="none" if outcome == "shed" else role,
@@ -89,6 +86,8 @@ def test_every_window_function_equals_a_plain_count(world: World) -> None:
                     assert ours is None or ours == pytest.approx(plain, rel=tolerance), (name, role, seconds)
 
 
+ENDINGS = (*[("ok", 200)] * 6, ("error", 502), ("error", 400), ("shed", 429), ("cancelled", 499))
+TRIED = ("ok", "server_error", "timeout", "rate_limited", "auth", "semantic", "cancelled")
 ONE_ROLE = ("secondary_share",)
 FAILED = ("server_error", "timeout", "connection", "truncated")
 
@@ -153,8 +152,10 @@ def test_cost_and_tokens_count_what_is_paid_for_probes_too(world: World) -> None
 
 def test_failovers_are_automatic_moves_away_from_primary(world: World) -> None:
     world.record(
-        move(START_MS - 1000, 1), move(START_MS - 900, 2, to="primary", cause="failback"), move(START_MS - 800, 3, cause="override")
-    )  # fmt: skip
+        move(START_MS - 1000, 1),
+        move(START_MS - 900, 2, to="primary", cause="failback"),
+        move(START_MS - 800, 3, cause="override"),
+    )
     assert ask(world, Query("failovers", 600)) == [1]
     assert ask(world, Query("failovers", 600), manager="other") == [0]
 
@@ -190,8 +191,10 @@ def test_a_breaker_of_many_instances_is_the_worst_that_half_of_them_are_in() -> 
 
 def test_a_breaker_is_open_since_the_recorded_transition(world: World) -> None:
     world.record(
-        breaker(START_MS - 90_000, "open"), breaker(START_MS - 60_000, "half_open", "open"), breaker(START_MS - 59_000, "open", "half_open")
-    )  # fmt: skip
+        breaker(START_MS - 90_000, "open"),
+        breaker(START_MS - 60_000, "half_open", "open"),
+        breaker(START_MS - 59_000, "open", "half_open"),
+    )
     world.beat("i", {"primary": "open"})
     test = LevelTest(Query("breaker", role="primary"), lambda value: value == "open")
     bad = LevelTest(Query("breaker", role="primary"), lambda value: value != "closed")
@@ -203,12 +206,8 @@ def test_a_breaker_is_open_since_the_recorded_transition(world: World) -> None:
 
 def test_a_reading_takes_a_handful_of_statements_however_many_rules_ask(world: World) -> None:
     queries = [Query(name, seconds) for name in PLAIN for seconds in range(60, 6000, 60)]
-    queries += [
-        Query("failovers", 600),
-        Query("breaker", role="primary"),
-        Query("active_model"),
-        Query("breaker_transitions", 60),
-    ]
+    queries += [Query("failovers", 600), Query("breaker", role="primary")]
+    queries += [Query("active_model"), Query("breaker_transitions", 60)]
     with world.recorder.store.reader() as connection:
         statements: list[str] = []
         connection.set_trace_callback(statements.append)

@@ -30,6 +30,7 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
     words = [rand.choices(["primary", "secondary", "_"], [5, 7, 1])[0] for _ in range(LENGTH)]
     runs = [word for word in words for _ in range(rand.choice([1, 1, 2, 5]) * every)][:LENGTH]
     moves = [rand.choices([0, 1, 2], [6, 3, 1])[0] for _ in range(LENGTH)]
+    by_manager = 'sum by (manager) (active_model{role="secondary"} == 1) and sum by (manager)'
     ours, theirs = "", []
     for name, expr, promql in (
         ("Level", 'active_model == "secondary"', 'active_model{role="secondary"} == 1'),
@@ -37,8 +38,7 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
         (
             "Both",
             f'active_model == "secondary" && failovers("{window}m") >= {limit}',
-            'sum by (manager) (active_model{role="secondary"} == 1) and '
-            f"sum by (manager) (sum_over_time(failovers[{window_ms}ms])) >= {limit}",
+            f"{by_manager} (sum_over_time(failovers[{window_ms}ms])) >= {limit}",
         ),
     ):
         ours += f'[[rules]]\nalert = "{name}"\nexpr = \'{expr}\'\nfor = "{hold}"\nkeep_firing_for = "{keep}"\n'

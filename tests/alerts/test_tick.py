@@ -35,7 +35,10 @@ expr = 'error_rate("1m") > 0.5'
 """
 
 
-def receiver(name: str = "ops", pace: Pace = Pace(0, 0, 4 * 3_600_000), matchers: Sequence[str] = ()) -> Receiver:
+AT_ONCE_PACE = Pace(0, 0, 4 * 3_600_000)
+
+
+def receiver(name: str = "ops", pace: Pace = AT_ONCE_PACE, matchers: Sequence[str] = ()) -> Receiver:
     return Receiver(Audience(name, parse_matchers(matchers), pace), CHANNELS["webhook"], "https://example.com", None)
 
 

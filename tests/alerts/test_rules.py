@@ -1,0 +1,238 @@
+"""Rule files: every mistake is named once, with its line and what to write; the other rules are used."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.expression import EvaluationError, NoValue, compile_expression
+from alerts.labels import fingerprint, parse_matcher
+from alerts.promtest import run_file, values_of
+from alerts.rules import NoData, parse_rules, read_rules
+from alerts.service import RuleBook
+from alerts.syntax import SyntaxProblem
+from alerts.vocabulary import LEVELS, WINDOWS, Query
+from dashboard.commands.alerts_cmd import command
+from engine.shipped import shipped
+
+GOOD = '[[rules]]\nalert = "Good"\nexpr = \'active_model == "secondary"\'\n'
+
+
+@pytest.mark.parametrize(
+    ("rule", "line", "words"),
+    [
+        ("alert = \"A\"\nexpr = 'active_model = \"secondary\"'", 6, ["column 14", "write =="]),
+        ("alert = \"A\"\nexpr = 'actve_model == \"secondary\"'", 6, ["there is no name actve_model", "did you mean active_model"]),
+        ("alert = \"A\"\nexpr = 'active_model == \"secondry\"'", 6, ['did you mean "secondary"']),
+        ("alert = \"A\"\nexpr = 'failovers(\"10m\") > \"3\"'", 6, ["a number and a text"]),
+        ("alert = \"A\"\nexpr = 'failovers > 3'", 6, ['write failovers("5m")']),
+        ("alert = \"A\"\nexpr = 'failovers(10) > 3'", 6, ["the window of failovers is a text"]),
+        ("alert = \"A\"\nexpr = 'failovers(\"10x\") > 3'", 6, ["10x"]),
+        ("alert = \"A\"\nexpr = 'failovers(\"90d\") > 3'", 6, ["31d"]),
+        ("alert = \"A\"\nexpr = 'failovers(\"5m\", \"primary\") > 3'", 6, ["takes a window"]),
+        ("alert = \"A\"\nexpr = 'error_rate(\"5m\", \"both\") > 3'", 6, ['"primary" or "secondary"']),
+        ("alert = \"A\"\nexpr = 'error_rate(\"5m\") == 0'", 6, ["never exactly equal"]),
+        ("alert = \"A\"\nexpr = 'error_rate(\"5m\")'", 6, ["a rule needs a condition"]),
+        ("alert = \"A\"\nexpr = 'override_active and true'", 6, ["write && for and"]),
+        ("alert = \"A\"\nexpr = 'breaker == \"open\"'", 6, ["needs a role"]),
+        ("alert = \"A\"\nexpr = '(1 > 2'", 6, [") is expected"]),
+        ("alert = \"A\"\nexpr = ''", 6, ["is empty"]),
+        ("alert = \"A\"\nexpr = 'true'\nfro = \"5m\"", 7, ['did you mean "for"']),
+        ("alert = \"A\"\nexpr = 'true'\nfor = \"5 minutes\"", 7, ["for:"]),
+        ("alert = \"A\"\nexpr = 'true'\nno_data = \"okay\"", 7, ['did you mean "ok"']),
+        ("alert = \"A\"\nexpr = 'active_model == \"secondary\"'\nscope = \"store\"", 6, ["belongs to a manager"]),
+        ("alert = \"A\"\nexpr = 'true'\nlabels = { manager = \"x\" }", 7, ["set by Switchgear"]),
+        ("alert = \"A\"\nexpr = 'true'\nlabels = { v = \"{{ value }}\" }", 7, ["would make a new alert each time"]),
+        ("alert = \"A\"\nexpr = 'true'\nannotations = { s = \"{{ manger }}\" }", 7, ["{{ manger }} is unknown"]),
+        ("alert = \"A\"\nexpr = 'true'\nannotations = { s = \"{{ value\" }", 7, ["come in pairs"]),
+        ("alert = \"Good\"\nexpr = 'true'", 4, ["same alert as the rule on line 1"]),
+        ("expr = 'true'", 4, ["lacks a name"]),
+        ('alert = "A"', 4, ["lacks a condition"]),
+        ("alert = \"EvaluatorStalled\"\nexpr = 'true'", 5, ["choose another name"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line_and_the_other_rules_are_used(rule: str, line: int, words: list[str]) -> None:
+    rules = parse_rules(f"{GOOD}[[rules]]\n{rule}\n", Path("my.toml"))
+    (problem,) = rules.problems
+    assert str(problem).startswith(f"my.toml:{line}: ")
+    assert "\n" not in str(problem)
+    for word in words:
+        assert word in str(problem)
+    assert [one.alert for one in rules.rules] == ["Good"]
+
+
+def test_a_file_that_is_not_toml_is_one_mistake_with_its_line() -> None:
+    (problem,) = parse_rules('[[rules]]\nalert = "A\n').problems
+    assert problem.line == 2
+    assert "is not TOML" in str(problem)
+
+
+def test_a_missing_file_says_which_key_to_correct(tmp_path: Path) -> None:
+    (problem,) = read_rules(tmp_path / "none.toml").problems
+    assert "alerts.rules" in str(problem)
+
+
+@given(st.text(alphabet="ab()\"'5m<>=!&|+-*/%?:,.[]{} 10tru\\\n", max_size=40))
+def test_no_text_makes_the_checker_fail_in_another_way_than_by_saying_so(text: str) -> None:
+    found: SyntaxProblem | None = None
+    try:
+        compile_expression(text)
+    except SyntaxProblem as problem:
+        found = problem
+    assert found is None or (found.message and 0 <= found.at <= len(text))
+
+
+def run(text: str, **values: float | str | bool | None) -> bool:
+    return compile_expression(text).run(lambda query: values.get(query.name))[0]
+
+
+def test_whole_numbers_and_doubles_mix() -> None:
+    assert run('failovers("10m") > 3', failovers=4.0)
+    assert run('failovers("10m") * 2 >= 7.5', failovers=4.0)
+    assert run("14.4 * (1 - 0.999) < 0.02 && 7 / 2 == 3.5")
+    assert run('failovers("10m") > 3 ? true : false', failovers=4.0)
+
+
+def test_a_missing_value_decides_nothing_unless_the_rest_decides_alone() -> None:
+    for text in ('p95("5m") > 3', '!(p95("5m") > 3)', 'p95("5m") > 3 && true', 'active_model != "primary"'):
+        with pytest.raises(NoValue):
+            run(text)
+    assert run('p95("5m") > 3 || override_active', override_active=True)
+    assert not run('p95("5m") > 3 && override_active', override_active=False)
+
+
+def test_a_division_by_zero_is_an_error_or_an_infinity_and_never_a_crash() -> None:
+    with suppress(EvaluationError):
+        assert run('requests("5m") / errors("5m") > 3', requests=1.0, errors=0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "holding", "not_holding"),
+    [
+        ('active_model == "secondary"', "secondary", "primary"),
+        ('"secondary" == active_model', "secondary", "primary"),
+        ('active_model != "primary"', "secondary", "primary"),
+        ('!(active_model == "primary")', "secondary", "primary"),
+        ('breaker("primary") in ["open", "forced_open"]', "forced_open", "closed"),
+        ("override_active", True, False),
+        ("!override_active", False, True),
+        ("override_active == true", True, False),
+    ],
+)
+def test_one_comparison_of_a_recorded_state_is_recognised(text: str, holding: str, not_holding: str) -> None:
+    level = compile_expression(text).level
+    assert level is not None
+    assert level.holds(holding)
+    assert not level.holds(not_holding)
+
+
+@pytest.mark.parametrize(
+    "text", ['failovers("5m") > 3', 'active_model == "secondary" && true', 'manager == "chat"', "instances == 1"]
+)
+def test_anything_else_is_timed_by_evaluations(text: str) -> None:
+    assert compile_expression(text).level is None
+
+
+def test_the_same_windows_are_asked_once() -> None:
+    queries = compile_expression(
+        'error_rate("5m") > 1 || error_rate("300s") < 0 || error_rate("5m", "primary") > 1'
+    ).queries
+    assert queries == {Query("error_rate", 300.0), Query("error_rate", 300.0, "primary")}
+
+
+def test_fingerprints_are_prometheus_own() -> None:
+    # model.LabelSet{"alertname": "Watchdog"}.Fingerprint(), and the FNV offset basis for no labels.
+    assert fingerprint({}) == "cbf29ce484222325"
+    assert fingerprint({"a": "b", "c": "d"}) == fingerprint({"c": "d", "a": "b"}) != fingerprint({"a": "bc", "": "d"})
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "holds"),
+    [
+        ('a="b"', {"a": "b"}, True),
+        ('a!="b"', {}, True),
+        ('a=~"x|y"', {"a": "y"}, True),
+        ('a=~"x|y"', {"a": "xx"}, False),
+        ('a!~"x.*"', {"a": "xyz"}, False),
+        ("a=b", {"a": "b"}, True),
+    ],
+)
+def test_matchers_are_alertmanagers(text: str, labels: dict[str, str], holds: bool) -> None:
+    assert parse_matcher(text).matches(labels) is holds
+
+
+def test_the_notation_of_values_is_promtools() -> None:
+    assert values_of("1x3 0+2x2 5-1x1 _ _x2 secondaryx1 true") == [
+        *[1.0] * 4, 0.0, 2.0, 4.0, 5.0, 4.0, None, None, None, "secondary", "secondary", True,
+    ]  # fmt: skip
+
+
+def test_the_shipped_rules_have_no_mistake_and_pass_their_tests() -> None:
+    assert read_rules(shipped("alerts.toml")).problems == ()
+    verdict = run_file(shipped("alerts.test.toml"))
+    assert (verdict.problems, verdict.failures) == ((), ())
+    tested = shipped("alerts.test.toml").read_text()
+    rules = read_rules(shipped("alerts.toml")).rules
+    assert [rule.alert for rule in rules if f'alertname = "{rule.alert}"' not in tested] == []
+
+
+LISTED = """
+SecondaryActiveTooLong SecondaryServing RampAborting FailoverStorm BothModelsUnavailable ErrorRateHigh LatencyHigh
+RateLimited CredentialsRejected SemanticDrift BreakerFlapping OverrideForgotten AgreementStale RecorderBehind
+DeliveryFailing Watchdog AvailabilityBurnFast AvailabilityBurnSlow
+"""
+
+
+def test_the_shipped_rules_are_the_listed_ones_and_each_has_a_prometheus_twin() -> None:
+    names = [rule.alert for rule in read_rules(shipped("alerts.toml")).rules]
+    assert set(LISTED.split()) <= set(names)
+    twins = (shipped("prometheus") / "rules.yml").read_text()
+    assert [name for name in names if f"alert: {name}\n" not in twins] == []
+
+
+def test_the_comment_of_the_shipped_rules_names_everything_that_can_be_asked() -> None:
+    text = shipped("alerts.toml").read_text()
+    assert [name for name in (*LEVELS, *WINDOWS) if name not in text] == []
+
+
+def test_a_wrong_expectation_fails_and_says_what_was_firing(tmp_path: Path) -> None:
+    (tmp_path / "alerts.toml").write_text(GOOD)
+    (tmp_path / "t.toml").write_text(
+        'rule_files = ["alerts.toml"]\n[[tests]]\nname = "n"\n'
+        'input_series = [{ series = \'active_model{manager="chat"}\', values = "primary secondary" }]\n'
+        'alert_rule_test = [{ eval_time = "0m", alertname = "Good", exp_alerts = [{}] },'
+        ' { eval_time = "1m", alertname = "Good" }]\n'
+    )
+    verdict = run_file(tmp_path / "t.toml")
+    assert [failure.what.split(":")[0] for failure in verdict.failures] == ["Good at 0m", "Good at 1m"]
+    found = CliRunner().invoke(command, ["test", str(tmp_path / "t.toml")])
+    assert found.exit_code == 1
+
+
+def test_check_prints_a_line_an_error_and_exits_with_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD + "[[rules]]\nalert = \"B\"\nexpr = 'x'\n[[rules]]\nalert = \"C\"\nexpr = 'y'\n")
+    found = CliRunner().invoke(command, ["check", str(path)])
+    assert found.exit_code == 1
+    assert [line.split(": ")[1] for line in found.output.splitlines()] == ["B", "C"]
+    path.write_text(GOOD)
+    assert CliRunner().invoke(command, ["check", str(path)]).exit_code == 0
+
+
+def test_a_changed_file_is_read_again_and_a_broken_rule_stays_as_it_last_worked(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text(GOOD + '[[rules]]\nalert = "B"\nexpr = \'true\'\nno_data = "keep"\n')
+    book = RuleBook(path)
+    assert {rule.alert for rule in book.refresh().rules} == {"Good", "B"}
+    path.write_text("[[rules]]\nalert = \"B\"\nexpr = 'tru'\n[[rules]]\nalert = \"New\"\nexpr = 'true'\n")
+    assert {rule.alert: rule.no_data for rule in book.refresh().rules} == {"New": NoData.OK, "B": NoData.KEEP}
+    assert len(book.current.problems) == 1
+    path.write_text("not toml at all")
+    assert {rule.alert for rule in book.refresh().rules} == {"New", "B"}
+    path.write_text("")
+    assert book.refresh().rules == ()
