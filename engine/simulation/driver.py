@@ -60,6 +60,7 @@ class Pilot:
     Attributes:
         aloft: Requests on their way, by id.
         paused_until: World time until which the whole process stands still.
+        on_attempt: Called with every attempt just before its model is asked.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Pilot:
         self.clock = clock
         self.reach = reach
         self.paused_until = 0.0
+        self.on_attempt: Callable[[Flight, Attempt], None] | None = None
         self.aloft: dict[str, Journey] = {}
 
     def send(self, request: Request, done: Done, *, streamed: bool = False, only: Role | None = None) -> Journey:
@@ -170,6 +172,8 @@ class Journey:
     # -- what a model does -------------------------------------------------------------------------------------
 
     def _ask(self, attempt: Attempt) -> None:
+        if self._pilot.on_attempt is not None:
+            self._pilot.on_attempt(self._flight, attempt)
         if self._passage is not None:
             call = self._passage.begin(attempt)
             self._walk(self._passage, self._play(attempt, call), 0)
