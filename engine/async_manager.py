@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from engine.canaries import Canary
 from engine.config import Config
 from engine.control import Actor
 from engine.core.agreement import Document
@@ -15,8 +17,8 @@ from engine.core.errors import SwitchgearError
 from engine.core.messages import JSON, Call, Chunk, Completion, Reply, Request, Role
 from engine.core.outcomes import ProviderFailure
 from engine.core.plan import Attempt, Outcome, Verdict, Wait
-from engine.endings import LimitPassed, answer_limit, cancelled, failed, succeeded
-from engine.exchange import Flight
+from engine.endings import LimitPassed, answer_limit, failed, succeeded
+from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import AsyncFeed, PassedTime, open_async_feed
 from engine.instance import Instance
 from engine.judging import judged
@@ -27,6 +29,8 @@ from engine.status import ManagerStatus, status_of
 from engine.tickets import Ticket
 from engine.validation import Validator
 from engine.workers import Workers
+
+log = logging.getLogger(__name__)
 
 
 class AsyncDualModelManager:
@@ -62,8 +66,10 @@ class AsyncDualModelManager:
             raise
         self._workers = Workers()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._probes: set[asyncio.Task[None]] = set()
         self._instance.agent.probes_with(name, self._probe)
+        self._instance.canaries.asks_with(name, self._canary)
 
     @classmethod
     def from_config(
@@ -82,10 +88,15 @@ class AsyncDualModelManager:
         """The manager's name."""
         return self._exchange.name
 
+    @property
+    def total(self) -> float:
+        """Seconds after which a request is given up."""
+        return self._exchange.policy.timeouts.total
+
     async def start(self) -> None:
         """Begin to agree with other instances; the first call does it too."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        if not self._instance.started:
             await asyncio.to_thread(self._instance.start)
 
     # -- calls -------------------------------------------------------------------------------------------------
@@ -102,27 +113,31 @@ class AsyncDualModelManager:
         Raises:
             SwitchgearError: One of its kinds, with `code`, `request_id` and, where it helps, `retry_after`.
         """
-        await self.start()
+        if self._loop is not asyncio.get_running_loop() or not self._instance.started:
+            await self.start()
         return await self._generate(prompt)
 
-    async def _generate(self, prompt: str | Sequence[JSON] | Request, only: Role | None = None) -> Reply:
-        flight = self._exchange.begin(prompt, only=only)
-        started = flight.started
+    async def _generate(
+        self, prompt: str | Sequence[JSON] | Request, only: Role | None = None, canary: Canary | None = None
+    ) -> Reply:
+        flight = self._exchange.begin(prompt, only=only, canary=canary)
         try:
             step = flight.start()
             while not isinstance(step, Verdict):
-                started = self._instance.clock.monotonic()
                 step = flight.resume(
                     await self._ask(flight, step) if isinstance(step, Attempt) else await self._pause(step)
                 )
         except asyncio.CancelledError:
-            _left(flight, started)
+            flight.leave()
+            raise
+        except Exception as error:
+            flight.crash(error)
             raise
         except BaseException:
             flight.abandon()
             raise
         landed, ticket = flight.land(step)
-        await _settle(ticket)
+        await _settle(flight, step, ticket)
         return answer_of(landed)
 
     async def _pause(self, wait: Wait) -> float:
@@ -196,11 +211,14 @@ class AsyncDualModelManager:
         except (GeneratorExit, asyncio.CancelledError):
             passage.left()
             raise
+        except Exception as error:
+            flight.crash(error)
+            raise
         except BaseException:
             flight.abandon()
             raise
         landed, ticket = passage.land(step)
-        await _settle(ticket)
+        await _settle(flight, step, ticket)
         answer_of(landed)
         for chunk in passage.last(landed):
             yield chunk
@@ -209,24 +227,33 @@ class AsyncDualModelManager:
 
     def _probe(self, request: Request, role: Role) -> None:
         """Send a synthetic request without making anybody wait; called on the agent's thread."""
+        self._aside(request, role, None, lambda: self._instance.agent.probed(self.name))
 
+    def _canary(self, canary: Canary, role: Role, done: Callable[[], None]) -> None:
+        """Ask a canary of a model without making anybody wait; called on the agent's thread."""
+        self._aside(canary.request(), role, canary, done)
+
+    def _aside(self, request: Request, role: Role, canary: Canary | None, done: Callable[[], None]) -> None:
         async def run() -> None:
             try:
-                await self._generate(request, role)
+                await self._generate(request, role, canary)
             except SwitchgearError:
                 pass  # recorded like any other request; the breaker knows
             finally:
-                self._instance.agent.probed(self.name)
+                done()
 
         def spawn() -> None:
             task = asyncio.ensure_future(run())
             self._probes.add(task)
             task.add_done_callback(self._probes.discard)
 
-        if self._loop is None or self._loop.is_closed():
-            self._instance.agent.probed(self.name)
-        else:
-            self._loop.call_soon_threadsafe(spawn)
+        try:
+            if self._loop is not None and not self._closed:
+                self._loop.call_soon_threadsafe(spawn)
+                return
+        except RuntimeError:
+            pass  # the loop is closed
+        done()
 
     # -- looking and acting ------------------------------------------------------------------------------------
 
@@ -262,8 +289,13 @@ class AsyncDualModelManager:
 
     async def close(self) -> None:
         """Commit what is queued and close connections; calling it again does nothing."""
-        for task in list(self._probes):
+        if self._closed:
+            return
+        self._closed = True
+        probes = list(self._probes)
+        for task in probes:
             task.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
         if self._own:
             await asyncio.to_thread(self._instance.close)
         for provider in self._exchange.providers.values():
@@ -283,7 +315,7 @@ async def _passing(passage: Passage, feed: AsyncFeed) -> AsyncGenerator[Chunk, N
         while True:
             over = True
             try:
-                delta = await feed.next(passage.patience())
+                delta = await feed.next(passage.allowance())
                 over = delta is None
                 seen = passage.end() if delta is None else passage.take(delta)
             except PassedTime:
@@ -298,25 +330,22 @@ async def _passing(passage: Passage, feed: AsyncFeed) -> AsyncGenerator[Chunk, N
         await feed.close()
 
 
-def _left(flight: Flight, started: float) -> None:
-    """The caller went away: neutral for everybody, but on record."""
-    step = flight.resume(cancelled(started, flight.exchange.clock.monotonic()))
-    if isinstance(step, Verdict):
-        flight.land(step)
-    else:
-        flight.abandon()
-
-
-async def _settle(ticket: Ticket) -> None:
+async def _settle(flight: Flight, verdict: Verdict, ticket: Ticket) -> None:
     """Wait until a request is on record; what a caller has seen is never missing there."""
     if not ticket.done:
-        await ticket.as_future()
-    elif ticket.error is not None:
-        raise ticket.error
+        with contextlib.suppress(TimeoutError, SwitchgearError):
+            async with asyncio.timeout(COMMIT_WITHIN):
+                await ticket.as_future()
+    if not ticket.done or ticket.error is not None:
+        raise flight.uncommitted(verdict, ticket)
 
 
 async def _close(provider: object) -> None:
-    if hasattr(provider, "aclose"):
-        await provider.aclose()
-    elif hasattr(provider, "close"):
-        await asyncio.to_thread(provider.close)
+    """Close a provider that can be closed; one that fails must not keep the rest open."""
+    try:
+        if hasattr(provider, "aclose"):
+            await provider.aclose()
+        elif hasattr(provider, "close"):
+            await asyncio.to_thread(provider.close)
+    except Exception:
+        log.exception("a provider of type %s could not be closed", type(provider).__name__)

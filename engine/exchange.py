@@ -10,17 +10,19 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
+from engine.canaries import Canary
 from engine.clock import Clock, SystemClock
 from engine.core.agreement import Document, Vote
 from engine.core.breaker import Transition
 from engine.core.capability import Needs, needs_of
 from engine.core.continuation import continue_with
-from engine.core.errors import InvalidRequest, Overloaded
-from engine.core.events import BreakerRecord, Record
-from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role
+from engine.core.errors import Cancelled, InternalError, InvalidRequest, Overloaded, StoreUnavailable, SwitchgearError
+from engine.core.events import BreakerRecord, CanaryRecord, Record
+from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role, Usage
 from engine.core.plan import (
     Attempt,
     BreakerMoved,
@@ -30,17 +32,22 @@ from engine.core.plan import (
     Outcome,
     PlanRequest,
     RequestMoved,
+    Tried,
     Verdict,
     Wait,
     plan,
 )
 from engine.core.policy import ManagerPolicy
 from engine.core.switchboard import Adoption, Line, Switchboard
+from engine.endings import cancelled
 from engine.ids import new_id
 from engine.providers.base import AsyncProvider, Provider, is_async
-from engine.recording import Landed, request_record
+from engine.recording import UNTRIED, Landed, account_of, request_record
 from engine.tickets import Ticket
 from engine.validation import Validator, check_schema
+
+COMMIT_WITHIN = 30.0
+"""Seconds an answer waits for its record under durability `commit`."""
 
 QUEUE_RETRY_AFTER = 1.0
 """Seconds; the recorder empties a full queue in far less once the store takes records again."""
@@ -86,7 +93,7 @@ class Exchange:
         rng: Where random numbers come from.
         validators: Callables that may reject an answer.
         on_event: Called with the manager's name when a breaker moved, outside the lock.
-        ids: Where ids of requests and records come from; ascending.
+        refuses: Says why no request can be taken on now, `None` when it can.
         ids: Where ids of requests and records come from; ascending.
     """
 
@@ -101,6 +108,7 @@ class Exchange:
         rng: random.Random | None = None,
         validators: Sequence[Validator] = (),
         on_event: Callable[[str], None] | None = None,
+        refuses: Callable[[], SwitchgearError | None] | None = None,
         ids: Callable[[], str] = new_id,
     ) -> None:
         self.policy = policy
@@ -111,7 +119,7 @@ class Exchange:
         self.clock = clock or SystemClock()
         self.validators = tuple(validators)
         self.on_event = on_event
-        self.new_id = ids
+        self.refuses = refuses
         self.new_id = ids
         self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
         self.lock = threading.Lock()
@@ -132,7 +140,12 @@ class Exchange:
         return id(provider) in self._asynchronous
 
     def begin(
-        self, prompt: str | Sequence[JSON] | Request, *, streamed: bool = False, only: Role | None = None
+        self,
+        prompt: str | Sequence[JSON] | Request,
+        *,
+        streamed: bool = False,
+        only: Role | None = None,
+        canary: Canary | None = None,
     ) -> Flight:
         """Take a request on.
 
@@ -140,15 +153,22 @@ class Exchange:
             prompt: A string, messages, or a request.
             streamed: Whether the caller streams.
             only: Ask this role and no other: synthetic probes and canaries.
+            canary: What the answer is held to.
 
         Raises:
             Overloaded: The record queue is full, because the store does not take records.
+            StoreUnavailable: The store cannot be written, and durability is `commit`.
         """
         request = Request.of(prompt, self.new_id)
-        if self.sink.full:
+        refusal = self.refuses() if self.refuses is not None else None
+        if refusal is None and self.sink.full:
             msg = "the record queue is full because the store is not keeping up; try again later"
-            raise Overloaded(msg, request_id=request.id, retry_after=QUEUE_RETRY_AFTER)
-        return Flight(self, request, streamed=streamed, only=only)
+            refusal = Overloaded(msg, retry_after=QUEUE_RETRY_AFTER)
+        if refusal is not None:
+            refusal.request_id = request.id
+            refusal.account = Account(request.id, self.name, UNTRIED, UNTRIED, 0, None, self.board.document.epoch, 0)
+            raise refusal
+        return Flight(self, request, streamed=streamed, only=only, canary=canary)
 
     # -- what the fleet agent asks for, under the lock ---------------------------------------------------------
 
@@ -170,9 +190,16 @@ class Exchange:
         return vote
 
     def trip(self, role: Role, reason: str, request_id: str = "") -> None:
-        """Open a breaker on an outside finding, such as a failed canary."""
+        """Open a breaker on an outside finding."""
         with self.lock:
             moved = self.board.lines[role].breaker.trip(self.clock.monotonic(), self.random(), reason, request_id)
+        self._record_moves(tuple((role, transition) for transition in moved))
+
+    def judged(self, role: Role, canary: str, *, passed: bool, request_id: str = "") -> None:
+        """Take in what a canary found that another process of this host has asked."""
+        with self.lock:
+            now, rand = self.clock.monotonic(), self.random()
+            moved = self.board.judged(role, canary, passed=passed, now=now, rand=rand, request_id=request_id)
         self._record_moves(tuple((role, transition) for transition in moved))
 
     def _record_moves(self, moved: Sequence[tuple[Role, Transition]]) -> None:
@@ -209,9 +236,23 @@ class Flight:
         request: The request, with its id.
         streamed: Whether the caller streams.
         only: Ask this role and no other.
+        canary: What the answer is held to.
+
+    Attributes:
+        finding: What the canary found, once there is an answer.
     """
 
-    def __init__(self, exchange: Exchange, request: Request, *, streamed: bool, only: Role | None = None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        request: Request,
+        *,
+        streamed: bool,
+        only: Role | None = None,
+        canary: Canary | None = None,
+    ) -> None:
+        self.canary = canary
+        self.finding: CanaryRecord | None = None
         self.exchange = exchange
         self.request = request
         self.streamed = streamed
@@ -224,10 +265,12 @@ class Flight:
         self._external = 0.0
         self._stepped = self.started
         self._over = False
-        self._effects: Effects = plan(
-            PlanRequest(request, streamed, self.deadline, only), exchange.board, exchange.random, self.started
-        )
-        exchange.in_flight += 1
+        self._step: Step | None = None
+        self._tried: list[Tried] = []
+        asked = PlanRequest(request, streamed, self.deadline, only, canary.name if canary is not None else "")
+        self._effects: Effects = plan(asked, exchange.board, exchange.random, self.started, self._tried)
+        with exchange.lock:
+            exchange.in_flight += 1
 
     @property
     def needs(self) -> Needs:
@@ -240,13 +283,13 @@ class Flight:
             check_schema(self.request, self.exchange.policy)
         except InvalidRequest as error:
             error.request_id = self.request.id
-            self.abandon()
-            board = self.exchange.board
-            return Verdict(board.document.active, board.document.epoch, self.needs, error=error)
+            return self._given_up(error)
         return self._advance(None)
 
     def resume(self, outcome: Outcome | float) -> Step:
-        """Tell what came of the last step, and get the next."""
+        """Tell what came of the last step, and get the next; a cancellation ends any step, and the request."""
+        if isinstance(outcome, Outcome) and not isinstance(self._step, Attempt):
+            return self._given_up(Cancelled("the caller went away", request_id=self.request.id))
         now = outcome if isinstance(outcome, float) else outcome.now
         self._external += now - self._stepped
         return self._advance(outcome)
@@ -256,10 +299,13 @@ class Flight:
         records: list[Record] = []
         try:
             with exchange.lock:
+                if answer is None:
+                    self.board_epoch = exchange.board.document.epoch
                 effect = self._effects.send(answer)
                 while isinstance(effect, Emit):
                     self._note(effect, records)
                     effect = self._effects.send(None)
+                self._step = effect
                 return effect
         except StopIteration as end:
             self._leave()
@@ -284,15 +330,62 @@ class Flight:
             self.refused.append(event)
 
     def abandon(self) -> None:
-        """Give back what the plan holds, because something of ours or the caller's own code failed."""
+        """Give back what the plan holds; nothing is recorded."""
         with self.exchange.lock:
             self._effects.close()
         self._leave()
 
+    def leave(self, *, shown: bool = False, usage: Usage | None = None) -> tuple[Landed, Ticket]:
+        """The caller went away, in whatever step: neutral for everybody, but on record.
+
+        Args:
+            shown: Whether content had reached the caller.
+            usage: Tokens of the attempt that was under way, as far as known.
+        """
+        now = self.exchange.clock.monotonic()
+        step = self.resume(cancelled(self._stepped, now, shown=shown, usage=usage))
+        assert isinstance(step, Verdict)
+        return self.land(step)
+
+    def crash(self, error: Exception) -> None:
+        """A mistake in our code, a validator or a provider of the caller's own ends the request.
+
+        What the plan holds is given back, and the request is on record with the error's own code or as `internal`.
+        The error itself surfaces unchanged, so it is the caller's to raise.
+        """
+        told = error if isinstance(error, SwitchgearError) else InternalError(type(error).__name__)
+        told.request_id = told.request_id or self.request.id
+        with suppress(SwitchgearError):  # a closed recorder must not hide the mistake
+            self.land(self._given_up(told))
+
+    def keep(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Have an attempt on record although something of ours broke before the plan heard of it."""
+        self._tried.append(Tried(attempt, outcome))
+
+    def uncommitted(self, verdict: Verdict, ticket: Ticket) -> SwitchgearError:
+        """What the caller gets in place of an answer whose record the store did not take."""
+        error = ticket.error
+        if isinstance(error, SwitchgearError):  # one for all whose records wait, so everybody gets a copy
+            told = type(error)(error.message, request_id=self.request.id, retry_after=error.retry_after)
+        else:
+            slow = f"the store took more than {COMMIT_WITHIN:.0f} s to commit the record: look at the disk's load"
+            told = StoreUnavailable(slow, request_id=self.request.id)
+        told.account = account_of(verdict, self.request, self.exchange.policy, overhead_us=0)
+        return told
+
+    def _given_up(self, error: SwitchgearError) -> Verdict:
+        """The verdict when the plan could not come to one."""
+        self._external += self.exchange.clock.monotonic() - self._stepped
+        self.abandon()
+        last = self._tried[-1].attempt.role if self._tried else None
+        active = self.exchange.board.document.active
+        return Verdict(active, self.board_epoch, self.needs, role=last, tried=self._tried, error=error)
+
     def _leave(self) -> None:
-        if not self._over:
-            self._over = True
-            self.exchange.in_flight -= 1
+        with self.exchange.lock:
+            if not self._over:
+                self._over = True
+                self.exchange.in_flight -= 1
 
     # -- what a driver needs for an attempt --------------------------------------------------------------------
 
@@ -320,16 +413,15 @@ class Flight:
 
     def opening(self, attempt: Attempt) -> Account:
         """How the request was handled up to the first content of a stream."""
-        moved = self.moved
         return Account(
             request_id=self.request.id,
             manager=self.exchange.name,
             model=attempt.line.model.name,
             role=attempt.role,
             attempts=attempt.n,
-            failover=str(moved.cause) if moved is not None and moved.to_role is attempt.role else None,
+            failover=str(attempt.cause) if attempt.cause else None,
             epoch=self.board_epoch,
-            overhead_us=round((self.exchange.clock.monotonic() - self.started - self._external) * 1e6),
+            overhead_us=round(max(0.0, self._stepped - self.started - self._external) * 1e6),
         )
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -348,4 +440,4 @@ class Flight:
         overhead = max(0.0, now - self.started - self._external)
         landed = Landed.of(verdict, self.request, exchange.policy, overhead_us=round(overhead * 1e6))
         record = request_record(self, verdict, landed, now, exchange.clock.wall_ms())
-        return landed, exchange.sink.submit((record,))
+        return landed, exchange.sink.submit((record,) if self.finding is None else (record, self.finding))

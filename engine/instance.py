@@ -12,20 +12,25 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
+from engine.canary_watch import CanaryWatch
 from engine.clock import Clock, SystemClock
 from engine.config import Config, load
 from engine.control import Control
-from engine.core.errors import ConfigurationError, UnknownManager
+from engine.core.errors import ConfigurationError, StoreUnavailable, SwitchgearError, UnknownManager
 from engine.exchange import Exchange, Identity
 from engine.fleet.agent import Agent
 from engine.fleet.base import Coordinator
 from engine.fleet.registry import open_coordinator
 from engine.fleet.store import StoreCoordinator
 from engine.providers.base import Provider, build
-from engine.recorder import Recorder
+from engine.recorder import Durability, Recorder
 from engine.store import Store
 from engine.validation import Validator
+
+REFUSED_FOR: Final = 1.0
+"""Seconds after which a request refused for the store's sake may be tried again; the recorder tries twice as often."""
 
 
 class Instance:
@@ -54,6 +59,7 @@ class Instance:
         self.clock = clock or SystemClock()
         self.local_agreement = None if isinstance(coordinator, StoreCoordinator) else StoreCoordinator(recorder)
         self.agent = Agent(self)
+        self.canaries = CanaryWatch(self)
         self.exchanges: dict[str, Exchange] = {}
         self._lock = threading.Lock()
         self._started = False
@@ -94,12 +100,14 @@ class Instance:
 
         Raises:
             UnknownManager: The configuration has no such manager.
-            ConfigurationError: A provider's key is missing.
+            ConfigurationError: A provider's key is missing, or the file of canaries is wrong.
         """
         with self._lock:
             found = self.exchanges.get(name)
             if found is None:
-                found = self.exchanges[name] = self._make(name, providers or {}, validators)
+                found = self._make(name, providers or {}, validators)
+                self.canaries.add(found)
+                self.exchanges[name] = found
                 self.agent.add(found)
             return found
 
@@ -118,7 +126,17 @@ class Instance:
             clock=self.clock,
             validators=validators,
             on_event=self.agent.poke,
+            refuses=self._refusal,
         )
+
+    def _refusal(self) -> SwitchgearError | None:
+        """Why no request can be taken on now: asking a model for what cannot be recorded would be for nothing."""
+        if self._closed:
+            return StoreUnavailable("this manager is closed: build another one")
+        error = self.recorder.error
+        if error is None or self.recorder.durability is not Durability.COMMIT:
+            return None
+        return StoreUnavailable(str(error), retry_after=REFUSED_FOR)
 
     def _provider(self, key: str) -> Provider:
         settings = self.config.provider_settings(key)
@@ -140,6 +158,11 @@ class Instance:
             on_change=self.agent.refresh,
             instance=self.identity.instance,
         )
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has begun to agree with the others."""
+        return self._started
 
     def start(self) -> None:
         """Begin to agree with the others; done by the first request if nobody did it before. Cheap when done."""

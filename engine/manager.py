@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from engine.canaries import Canary
 from engine.config import Config
 from engine.control import Actor, Control
 from engine.core.agreement import Document
@@ -16,7 +18,7 @@ from engine.core.messages import JSON, Call, Chunk, Completion, Reply, Request, 
 from engine.core.outcomes import ProviderFailure
 from engine.core.plan import Attempt, Outcome, Verdict, Wait
 from engine.endings import LimitPassed, answer_limit, failed, succeeded
-from engine.exchange import Flight
+from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import PassedTime, open_feed
 from engine.instance import Instance
 from engine.judging import judged
@@ -29,8 +31,10 @@ from engine.tickets import Ticket
 from engine.validation import Validator
 from engine.workers import Workers
 
-COMMIT_WITHIN = 30.0
-"""Seconds an answer waits for its record under durability `commit`."""
+log = logging.getLogger(__name__)
+
+CLOSE_WITHIN = 5.0
+"""Seconds that closing an asynchronous provider's connections may take."""
 
 
 class DualModelManager:
@@ -66,7 +70,9 @@ class DualModelManager:
             raise
         self._workers = Workers()
         self._loop = LoopThread()
+        self._closed = False
         self._instance.agent.probes_with(name, self._probe)
+        self._instance.canaries.asks_with(name, self._canary)
 
     @classmethod
     def from_config(
@@ -102,17 +108,22 @@ class DualModelManager:
         self._instance.start()
         return self._generate(prompt)
 
-    def _generate(self, prompt: str | Sequence[JSON] | Request, only: Role | None = None) -> Reply:
-        flight = self._exchange.begin(prompt, only=only)
+    def _generate(
+        self, prompt: str | Sequence[JSON] | Request, only: Role | None = None, canary: Canary | None = None
+    ) -> Reply:
+        flight = self._exchange.begin(prompt, only=only, canary=canary)
         try:
             step = flight.start()
             while not isinstance(step, Verdict):
                 step = flight.resume(self._ask(flight, step) if isinstance(step, Attempt) else self._pause(step))
+        except Exception as error:
+            flight.crash(error)
+            raise
         except BaseException:
             flight.abandon()
             raise
         landed, ticket = flight.land(step)
-        settle(ticket)
+        _settle(flight, step, ticket)
         return answer_of(landed)
 
     def _pause(self, wait: Wait) -> float:
@@ -135,10 +146,12 @@ class DualModelManager:
     def _complete(self, provider: Provider, call: Call, limit: LimitPassed) -> Completion:
         if self._exchange.is_async(provider):
             future = self._loop.submit(_completed(provider, call))
-            done, _ = concurrent.futures.wait((future,), limit.seconds)
-            if not done:
+            try:
+                done, _ = concurrent.futures.wait((future,), limit.seconds)
+                if not done:
+                    raise limit
+            finally:
                 future.cancel()
-                raise limit
             return future.result()
         job = self._workers.submit(lambda: provider.generate(call))
         if not job.wait(limit.seconds):
@@ -176,11 +189,14 @@ class DualModelManager:
         except GeneratorExit:
             passage.left()
             raise
+        except Exception as error:
+            flight.crash(error)
+            raise
         except BaseException:
             flight.abandon()
             raise
         landed, ticket = passage.land(step)
-        settle(ticket)
+        _settle(flight, step, ticket)
         answer_of(landed)
         yield from passage.last(landed)
 
@@ -191,7 +207,7 @@ class DualModelManager:
         try:
             while True:
                 try:
-                    delta = feed.next(passage.patience())
+                    delta = feed.next(passage.allowance())
                 except PassedTime:
                     yield from passage.ran_out()
                     return
@@ -208,14 +224,20 @@ class DualModelManager:
 
     def _probe(self, request: Request, role: Role) -> None:
         """Send a synthetic request without making anybody wait."""
+        self._aside(request, role, None, lambda: self._instance.agent.probed(self.name))
 
+    def _canary(self, canary: Canary, role: Role, done: Callable[[], None]) -> None:
+        """Ask a canary of a model without making anybody wait."""
+        self._aside(canary.request(), role, canary, done)
+
+    def _aside(self, request: Request, role: Role, canary: Canary | None, done: Callable[[], None]) -> None:
         def run() -> None:
             try:
-                self._generate(request, role)
+                self._generate(request, role, canary)
             except SwitchgearError:
                 pass  # recorded like any other request; the breaker knows
             finally:
-                self._instance.agent.probed(self.name)
+                done()
 
         self._workers.submit(run)
 
@@ -261,10 +283,13 @@ class DualModelManager:
 
     def close(self) -> None:
         """Commit what is queued and end this manager's threads; calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._own:
             self._instance.close()
         for provider in self._exchange.providers.values():
-            close_provider(provider, self._loop)
+            _close(provider, self._loop)
         self._workers.close()
         self._loop.close()
 
@@ -279,16 +304,18 @@ async def _completed(provider: AsyncProvider, call: Call) -> Completion:
     return await provider.generate(call)
 
 
-def settle(ticket: Ticket) -> None:
+def _settle(flight: Flight, verdict: Verdict, ticket: Ticket) -> None:
     """Wait until a request is on record; what a caller has seen is never missing there."""
-    ticket.wait(COMMIT_WITHIN)
-    if ticket.error is not None:
-        raise ticket.error
+    if not ticket.wait(COMMIT_WITHIN) or ticket.error is not None:
+        raise flight.uncommitted(verdict, ticket)
 
 
-def close_provider(provider: Any, loop: LoopThread) -> None:
-    """Close a provider that can be closed, whichever manner it has."""
-    if hasattr(provider, "aclose"):
-        loop.submit(provider.aclose())
-    elif hasattr(provider, "close"):
-        provider.close()
+def _close(provider: Any, loop: LoopThread) -> None:
+    """Close a provider that can be closed, whichever manner it has; one that fails must not keep the rest open."""
+    try:
+        if hasattr(provider, "aclose"):
+            loop.submit(provider.aclose()).result(CLOSE_WITHIN)
+        elif hasattr(provider, "close"):
+            provider.close()
+    except Exception:
+        log.exception("a provider of type %s could not be closed", type(provider).__name__)

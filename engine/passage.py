@@ -15,8 +15,10 @@ from engine.core.messages import Account, Call, Chunk, Completion, Delta, Finish
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.plan import Attempt, Outcome, Verdict
 from engine.core.stream import StreamJoiner
-from engine.endings import LimitPassed, cancelled, failed
+from engine.core.toolcalls import whole_calls
+from engine.endings import LimitPassed, failed
 from engine.exchange import Flight
+from engine.feeds import PassedTime
 from engine.judging import judged
 from engine.providers.base import Limit
 from engine.recording import Landed, account_of
@@ -57,12 +59,24 @@ class Passage:
         self._started = self._heard = self._clock.monotonic()
         self._ttft, self._usage, self._attempt_text = None, None, 0.0
         self._held.clear()
+        self._tool_calls.clear()
+        self._finish = None
         self._joiner.begin(attempt.continuation)
         return self._flight.call(attempt, self._joiner.delivered)
 
     def patience(self) -> float:
         """Seconds until the next clock runs out."""
         return max(0.0, self._next_limit()[0] - self._clock.monotonic())
+
+    def allowance(self) -> float:
+        """Seconds that may be waited for the next event.
+
+        Raises:
+            PassedTime: The deadline is over, whatever a slow reader has left to read.
+        """
+        if self._clock.monotonic() >= self._flight.deadline:
+            raise PassedTime
+        return self.patience()
 
     def _next_limit(self) -> tuple[float, LimitPassed]:
         assert self._attempt is not None
@@ -98,7 +112,8 @@ class Passage:
                 self._finish = self._finish or delta.finish_reason
             else:
                 seen.append(_chunk(delta, self._attempt))
-            self._tool_calls.extend(delta.tool_calls)
+            if delta.index == 0:
+                self._tool_calls.extend(delta.tool_calls)
         if seen and self._flight.first_content is None:
             self._flight.first_content = self._clock.monotonic()
             seen[0] = replace(seen[0], account=self._flight.opening(self._attempt))
@@ -118,7 +133,6 @@ class Passage:
             Category.OK, now, now - self._started, ttft=self._ttft, completion=completion, shown=self._joiner.shown
         )
         self.ended = judged(self._flight, self._attempt, outcome, self._started)
-        self.over = True
         return seen
 
     def ran_out(self) -> list[Chunk]:
@@ -141,7 +155,6 @@ class Passage:
             resumable=self._joiner.resumable,
             usage=self._spent() if self._attempt_text or self._usage else None,
         )
-        self.over = True
         return seen
 
     def _spent(self) -> Usage:
@@ -152,17 +165,15 @@ class Passage:
         return Usage(needs.input_tokens, max(1, round(self._attempt_text)), estimated=True)
 
     def _completion(self, usage: Usage) -> Completion:
-        return Completion(self._joiner.delivered, self._finish or FinishReason.STOP, usage, tuple(self._tool_calls))
+        finish = self._finish or FinishReason.STOP
+        return Completion(self._joiner.delivered, finish, usage, whole_calls(self._tool_calls))
 
     # -- how the request ends ----------------------------------------------------------------------------------
 
     def left(self) -> tuple[Landed, Ticket]:
         """The caller went away: neutral for everybody, but on record."""
-        now = self._clock.monotonic()
         usage = self._spent() if self._attempt_text else None
-        step = self._flight.resume(cancelled(self._started, now, shown=self._joiner.shown, usage=usage))
-        assert isinstance(step, Verdict)
-        return self._flight.land(step)
+        return self._flight.leave(shown=self._joiner.shown, usage=usage)
 
     def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
         """Write the request into the books."""
@@ -177,6 +188,8 @@ class Passage:
         assert reply is not None
         chunks = [_chunk(delta, attempt) for delta, attempt in self._held]
         usage = landed.usage
+        if chunks and self._flight.first_content is None:
+            chunks[0] = replace(chunks[0], account=self._account)
         return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=self._account, reply=reply)]
 
 

@@ -112,7 +112,8 @@ class Request:
         wanted = self.response_format
         if not wanted or wanted.get("type") != "json_schema":
             return None
-        schema = (wanted.get("json_schema") or {}).get("schema")
+        given = wanted.get("json_schema")
+        schema = given.get("schema") if isinstance(given, Mapping) else None
         return schema if isinstance(schema, Mapping) else None
 
     @property

@@ -75,6 +75,7 @@ class Agent(Rounds):
             self.stood_still(self._clock.monotonic() - due)
             self._wake.clear()
             self.turn()
+            self._instance.canaries.turn()
             self._first.set()
             due = self._clock.monotonic() + ROUND_EVERY
             self._wake.wait(ROUND_EVERY)

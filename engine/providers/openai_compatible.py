@@ -236,7 +236,12 @@ def _deltas(data: str, *, begun: bool) -> list[Delta]:
         raise failure
     usage = _usage(chunk.get("usage"))
     choices = chunk.get("choices") or [None]
-    return [_delta(choice, None if place else usage, chunk) for place, choice in enumerate(choices)]
+    if len(choices) == 1:
+        return [_delta(choices[0], usage, chunk)]
+    # One chunk each, because what is held back or passed on is decided by choice.
+    return [
+        _delta(choice, None if place else usage, {**chunk, "choices": [choice]}) for place, choice in enumerate(choices)
+    ]
 
 
 def _delta(choice: Any, usage: Usage | None, chunk: JSON) -> Delta:
