@@ -7,15 +7,16 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from engine.async_manager import AsyncDualModelManager
-from engine.core.errors import SwitchgearError, UnknownManager
+from engine.core.errors import InternalError, SwitchgearError, UnknownManager
 from engine.gateway.access import Access
 from engine.gateway.chat import ChatCompletions
 from engine.gateway.control import control_routes
@@ -23,6 +24,8 @@ from engine.gateway.health import Check, health_routes, store_check
 from engine.gateway.responses import error_response, json_response
 from engine.instance import Instance
 from engine.metrics import Exposition
+
+CHAT_PATH: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ def build(instance: Instance, *, serve_models: bool = True, companions: Sequence
     gateway = Gateway(instance, managers, companions)
     checks = [store_check(instance), *(check for companion in companions for check in companion.checks)]
     routes = [*_metrics_routes(gateway), *health_routes(instance, checks), *control_routes(instance, gateway.access)]
-    if serve_models:
-        chat = ChatCompletions(managers, gateway.access, instance.config.server.max_body)
-        routes = [Route("/v1/chat/completions", chat, methods=["POST"]), *_model_routes(gateway), *routes]
+    chat = ChatCompletions(managers, gateway.access, instance.config.server.max_body) if serve_models else None
+    if chat is not None:
+        routes = [Route(CHAT_PATH, chat, methods=["POST"]), *_model_routes(gateway), *routes]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -95,11 +98,33 @@ def build(instance: Instance, *, serve_models: bool = True, companions: Sequence
                 await manager.close()
             await asyncio.to_thread(instance.close)
 
-    return Starlette(
+    return _Application(
+        chat,
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={SwitchgearError: _on_error, 404: _on_missing, 405: _on_method},
+        exception_handlers={SwitchgearError: _on_error, 404: _on_missing, 405: _on_method, Exception: _on_mistake},
     )
+
+
+class _Application(Starlette):
+    """Starlette with chat completions ahead of its middleware and routes, which cost a sixth of a request.
+
+    Args:
+        chat: The endpoint, `None` where models are not served.
+        settings: Starlette's.
+    """
+
+    def __init__(self, chat: ChatCompletions | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._chat = chat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        chat = self._chat
+        if chat is not None and scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
+            await chat(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _model_routes(gateway: Gateway) -> list[Route]:
@@ -155,5 +180,12 @@ async def _on_missing(request: HTTPRequest, _: Exception) -> Response:
     return await _on_error(request, _NotFound(msg))
 
 
-async def _on_method(request: HTTPRequest, _: Exception) -> Response:
-    return await _on_error(request, _WrongMethod(f"{request.url.path} does not take {request.method}"))
+async def _on_method(request: HTTPRequest, error: Exception) -> Response:
+    response = await _on_error(request, _WrongMethod(f"{request.url.path} does not take {request.method}"))
+    response.headers.update(getattr(error, "headers", None) or {})  # `Allow`
+    return response
+
+
+async def _on_mistake(request: HTTPRequest, error: Exception) -> Response:
+    msg = f"internal error ({type(error).__name__}); the gateway's log has the details"
+    return await _on_error(request, InternalError(msg))

@@ -18,11 +18,19 @@ from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, Switch
 from engine.core.messages import Account, Chunk
 from engine.gateway.access import Access
 from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
+from engine.ids import new_id
+from engine.recording import UNTRIED
 
 log = logging.getLogger(__name__)
 
+READER_GRACE: Final = 1.0
+"""Seconds beyond a stream's deadline for its last events to be read, before its caller counts as gone."""
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+
+WATCH_AFTER: Final = 0.05
+"""Seconds until it is watched whether the caller goes away: a quicker answer is not worth a task of its own."""
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [
@@ -56,16 +64,24 @@ class ChatCompletions:
         try:
             self._access.admit(_latin(headers.get(b"authorization")))
             body = await read_body(headers, receive, self._max_body)
-            asked = parse(body, session=_latin(headers.get(b"x-switchgear-session")))
-            manager = self._managers.get(asked.manager)
-            if manager is None:
-                raise unknown(asked.manager, self._managers)
+            asked = parse(body, session=_latin(headers.get(b"x-switchgear-session")), request_id=new_id())
+            manager = self._manager(asked.manager)
         except ClientGone:
             return
         except SwitchgearError as error:
             await send_error(send, error)
             return
+        except Exception as error:
+            log.exception("a request could not be read by a mistake of ours")
+            await send_error(send, InternalError(f"internal error ({type(error).__name__})"))
+            return
         await self._serve(manager, asked, receive, send)
+
+    def _manager(self, name: str) -> AsyncDualModelManager:
+        manager = self._managers.get(name)
+        if manager is None:
+            raise unknown(name, self._managers)
+        return manager
 
     async def _serve(self, manager: AsyncDualModelManager, asked: Asked, receive: Receive, send: Send) -> None:
         """Answer, and stop working when the caller goes away."""
@@ -80,7 +96,9 @@ class ChatCompletions:
             gone = True
             task.cancel()
 
-        watcher = asyncio.ensure_future(watch())
+        watchers: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(WATCH_AFTER, lambda: watchers.append(loop.create_task(watch())))
         try:
             if asked.stream:
                 await _stream(manager, asked, send)
@@ -91,7 +109,9 @@ class ChatCompletions:
                 raise
             task.uncancel()
         finally:
-            watcher.cancel()
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
 
 
 async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
@@ -102,7 +122,7 @@ async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> No
         return
     except Exception as error:
         log.exception("a request failed by a mistake of ours")
-        await send_error(send, _internal(error))
+        await send_error(send, _internal(error, manager, asked))
         return
     account = Account(
         reply.request_id,
@@ -119,8 +139,9 @@ async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> No
 
 async def _stream(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
     body: StreamBody | None = None
+    clock = asyncio.timeout(manager.total + READER_GRACE)
     try:
-        async with contextlib.aclosing(manager.stream(asked.request)) as chunks:
+        async with clock, contextlib.aclosing(manager.stream(asked.request)) as chunks:
             async for chunk in chunks:
                 if body is None:
                     body = await _open(chunk, asked, send)
@@ -129,8 +150,11 @@ async def _stream(manager: AsyncDualModelManager, asked: Asked, send: Send) -> N
     except SwitchgearError as error:
         await _fail(send, error, begun=body is not None)
     except Exception as error:
+        if clock.expired():
+            log.warning("a caller stopped reading its stream; the connection is closed")
+            return  # nothing more can be sent, and an answer that is not completed is cut off by the server
         log.exception("a stream failed by a mistake of ours")
-        await _fail(send, _internal(error), begun=body is not None)
+        await _fail(send, _internal(error, manager, asked), begun=body is not None)
     else:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -154,8 +178,10 @@ async def _fail(send: Send, error: SwitchgearError, *, begun: bool) -> None:
     await send({"type": "http.response.body", "body": error_event(error), "more_body": False})
 
 
-def _internal(error: BaseException) -> InternalError:
-    return InternalError(f"internal error ({type(error).__name__}); the gateway's log has the details")
+def _internal(error: BaseException, manager: AsyncDualModelManager, asked: Asked) -> InternalError:
+    told = InternalError(f"internal error ({type(error).__name__}); the gateway's log has the details")
+    told.account = Account(asked.request.id, manager.name, UNTRIED, UNTRIED, 0, None, 0, 0)
+    return told
 
 
 def unknown(name: str, managers: Mapping[str, object]) -> UnknownManager:

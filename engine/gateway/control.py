@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +33,9 @@ MAX_ACT: Final = 64 * 1024
 """Bytes of a body of the control API."""
 
 DAY_MS: Final = 86_400_000
+LATEST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999."""
+
 PAGE: Final = 500
 
 
@@ -85,12 +89,12 @@ class _ControlAPI:
         return json_response(await asyncio.to_thread(read))
 
     async def set_override(self, request: Request) -> Response:
+        control, actor = self._instance.control(), self._access.actor(request)
         body = await _body(request)
         _known(body, {"role", "reason", "ttl", "strict", "epoch"})
         strict = body.get("strict", False)
         if not isinstance(strict, bool):
             raise _wrong(what="strict: must be true or false", param="strict")
-        control, actor = self._instance.control(), self._access.actor(request)
         return await self._act(
             lambda: control.set_override(
                 request.path_params["manager"],
@@ -111,14 +115,14 @@ class _ControlAPI:
                 request.path_params["manager"],
                 reason=asked.get("reason", ""),
                 actor=actor,
-                epoch=_epoch(asked.get("epoch")),
+                epoch=_query_epoch(asked.get("epoch")),
             )
         )
 
     async def force_breaker(self, request: Request) -> Response:
+        control, actor = self._instance.control(), self._access.actor(request)
         body = await _body(request)
         _known(body, {"state", "reason", "ttl", "epoch"})
-        control, actor = self._instance.control(), self._access.actor(request)
         return await self._act(
             lambda: control.force_breaker(
                 request.path_params["manager"],
@@ -182,25 +186,28 @@ def _ttl(body: Mapping[str, Any]) -> float | None:
 
 
 def _epoch(value: Any) -> int | None:
-    if value is None:
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise _wrong(what="epoch: must be a whole number", param="epoch") from None
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise _wrong(what="epoch: must be a whole number", param="epoch")
+    return value
+
+
+def _query_epoch(value: str | None) -> int | None:
+    if value is not None and not value.isdecimal():
+        raise _wrong(what="epoch: must be a whole number", param="epoch")
+    return None if value is None else int(value)
 
 
 def _time(value: str | None, param: str, default: int) -> int:
     """A point in time: milliseconds or seconds since 1970, or ISO 8601."""
     if value is None:
         return default
+    milliseconds = math.nan
     try:
         number = float(value)
-        if math.isfinite(number):
-            return int(number if number > 1e11 else number * 1000)
+        milliseconds = number if number > 1e11 else number * 1000
     except ValueError:
-        try:
-            return int(datetime.fromisoformat(value).timestamp() * 1000)
-        except ValueError:
-            pass
+        with suppress(ValueError, OverflowError):
+            milliseconds = datetime.fromisoformat(value).timestamp() * 1000
+    if 0 <= milliseconds <= LATEST_MS:  # also refuses NaN
+        return int(milliseconds)
     raise _wrong(what=f"{param}: must be milliseconds since 1970 or ISO 8601, not {value!r}", param=param)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -18,5 +19,5 @@ def json_response(body: Any, status: int = 200) -> Response:
 
 def error_response(error: SwitchgearError) -> Response:
     """An error in OpenAI's envelope, with Retry-After where it is known."""
-    headers = {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after)))}
+    headers = {} if error.retry_after is None else {"retry-after": str(max(1, math.ceil(error.retry_after)))}
     return Response(error_body(error), status_code=error.status_code, headers=headers, media_type="application/json")

@@ -47,12 +47,13 @@ class Asked:
     include_usage: bool
 
 
-def parse(body: bytes, *, session: str | None = None) -> Asked:
+def parse(body: bytes, *, session: str | None = None, request_id: str = "") -> Asked:
     """Read a body.
 
     Args:
         body: The raw body.
         session: The caller's session key.
+        request_id: What the request is called; named before anything can go wrong with it.
 
     Raises:
         InvalidRequest: It is not JSON, or not a chat completion; names the field.
@@ -81,6 +82,7 @@ def parse(body: bytes, *, session: str | None = None) -> Asked:
         response_format=_format(fields.get("response_format")),
         options={**{key: value for key, value in fields.items() if key not in OURS}, **kept},
         session=session,
+        id=request_id,
     )
     return Asked(manager, request, bool(stream), bool(options.get("include_usage")))
 
@@ -118,8 +120,14 @@ def _tools(value: Any) -> tuple[JSON, ...]:
 
 
 def _format(value: Any) -> JSON | None:
-    if value is not None and not isinstance(value, dict):
+    if value is None:
+        return None
+    if not isinstance(value, dict):
         raise _wrong(param="response_format", what="must be an object")
+    if value.get("type") == "json_schema":
+        given = value.get("json_schema")
+        if not isinstance(given, dict) or not isinstance(given.get("schema", {}), dict):
+            raise _wrong(param="response_format.json_schema", what="must be an object with a schema")
     return value
 
 
@@ -210,8 +218,7 @@ class StreamBody:
             head = b"" if _has_role(raw) else self._role(chunk)
             self._begun.add(chunk.index)
             body = {**raw, **self._common, "model": chunk.model}
-            if not self._include_usage:
-                body.pop("usage", None)
+            body.pop("usage", None)  # an attempt's own; the sum over all comes once, at the end, for those who asked
             return head + _data(body)
         delta: dict[str, Any] = {}
         if chunk.text or not chunk.tool_calls:
