@@ -8,7 +8,6 @@ came, the request is sent again at once on a new one.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
@@ -21,6 +20,7 @@ from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Us
 from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.base import Limit
 from engine.providers.http_session import Exchange, Sessions, tracing
+from engine.providers.json_text import parsed, written
 from engine.providers.sse import EventParser
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -99,7 +99,7 @@ class OpenAIProvider:
 
     async def _send(self, call: Call, exchange: Exchange, *, stream: bool) -> aiohttp.ClientResponse:
         """Send the request; errors by status are raised classified."""
-        body = json.dumps(request_body(call, stream=stream), ensure_ascii=False).encode()
+        body = written(request_body(call, stream=stream))
         sent = time.monotonic()
         try:
             response = await self._post(body, exchange)
@@ -110,7 +110,7 @@ class OpenAIProvider:
             exchange.connected = exchange.reused = False
             response = await self._post(body, exchange)
         if response.status != 200:
-            answer = await _parsed(response)
+            answer = await _answer_of(response)
             raise classify_openai(response.status, answer, response.headers, time.time())
         return response
 
@@ -143,10 +143,10 @@ def request_body(call: Call, *, stream: bool) -> dict[str, Any]:
     return body
 
 
-async def _parsed(response: aiohttp.ClientResponse) -> Any:
+async def _answer_of(response: aiohttp.ClientResponse) -> Any:
     """The JSON of an error's body, `None` when it is none or breaks off."""
     try:
-        return json.loads(await response.read())
+        return parsed(await response.read())
     except (ValueError, aiohttp.ClientError):
         return None
 
@@ -154,7 +154,7 @@ async def _parsed(response: aiohttp.ClientResponse) -> Any:
 async def _whole_body(response: aiohttp.ClientResponse) -> Any:
     raw = await response.read()
     try:
-        body = json.loads(raw)
+        body = parsed(raw)
     except ValueError:
         raise ProviderFailure(
             Category.SERVER_ERROR, response.status, detail="unreadable body", code="no_json"
@@ -166,7 +166,7 @@ async def _whole_body(response: aiohttp.ClientResponse) -> Any:
 
 async def _no_stream(response: aiohttp.ClientResponse) -> ProviderFailure:
     """What a 200 without events means: an error in JSON, or something else than a model."""
-    body = await _parsed(response)
+    body = await _answer_of(response)
     if isinstance(body, dict) and body.get("error"):
         return classify_openai(response.status, body, response.headers, time.time())
     detail = f"{response.content_type} in place of a stream"
@@ -224,7 +224,7 @@ def _deltas(data: str, *, begun: bool) -> list[Delta]:
         ProviderFailure: It is no JSON, or an error: truncated once something was shown, else what the error says.
     """
     try:
-        chunk = json.loads(data)
+        chunk = parsed(data)
     except ValueError:
         chunk = None
     if not isinstance(chunk, dict):
