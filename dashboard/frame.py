@@ -169,7 +169,7 @@ def banner(live: Live, face: Clockface) -> Html | None:
     return tag(
         "aside",
         div("", *lines),
-        tag("a", "Control", href=address("control"), target="_self"),
+        tag("a", "Control", href=address("control")),
         cls="sg-banner",
         role="status",
     )

@@ -158,7 +158,7 @@ def streamlit_options() -> dict[str, Any]:
         "theme.baseFontSize": 14,
         "theme.baseRadius": "8px",
         "theme.headingFontSizes": ["1.5rem", "1.2rem", "1.05rem", "1rem", "0.9rem", "0.85rem"],
-        "theme.headingFontWeights": [650, 620, 600, 600, 600, 600],
+        "theme.headingFontWeights": [650, 600, 600, 600, 600, 600],
         "theme.showWidgetBorder": True,
         "theme.fontFaces": _font_faces(),
     }

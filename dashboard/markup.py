@@ -64,7 +64,7 @@ def icon(name: str, *, cls: str = "") -> Html:
 def link(href: str, *children: Child, cls: str = "", title: str | None = None) -> Html:
     """A link inside the dashboard; only relative addresses and http(s) are let through."""
     safe = href if href.startswith(("/", "?", "#", "http://", "https://")) else "#"
-    return tag("a", *children, href=safe, target="_self", cls=cls or None, title=title)
+    return tag("a", *children, href=safe, cls=cls or None, title=title)
 
 
 def _attribute(key: str, value: str | float | bool | None) -> str:

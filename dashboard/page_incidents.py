@@ -111,7 +111,7 @@ def _detail(manager: str, chosen: str) -> None:
         )
         return
     parts.show(_summary(case, face, manager))
-    with st.container(horizontal=True, key="exports"):
+    with st.container(horizontal=True, vertical_alignment="center", key="exports"):
         name = f"incident-{manager}-{face.local(case.incident.start_ms):%Y%m%d-%H%M}"
         st.download_button(
             "Markdown", lambda: export.markdown(case, face), f"{name}.md", "text/markdown", icon=":material/download:"

@@ -2,7 +2,7 @@
 if (!window.switchgearLinks) {
   window.switchgearLinks = true;
   document.addEventListener("click", (event) => {
-    const link = event.target.closest(".stHtml a[target=_self]");
+    const link = event.target.closest(".stHtml a[href^='/']");
     if (!link || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     if (link.origin !== window.location.origin) return;
     event.preventDefault();

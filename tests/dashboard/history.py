@@ -26,7 +26,7 @@ from engine.core.events import (
     Scope,
 )
 from engine.core.messages import Role
-from engine.ids import IdSource
+from engine.ids import IdSource, time_of
 from engine.recorder import Recorder
 from engine.sqlite import Connection
 from engine.store import Store
@@ -278,7 +278,7 @@ class Day:
                 self._attempt(len(attempts) + 1, role, "ok", 200, None, self.at - 600, 300 if storm and attempts else 0)
             )
         request_id = self.new_id()
-        if cause:
+        if cause and outage:
             self.failed_ids = [*self.failed_ids[-4:], request_id]
         tokens = rng.randint(200, 3000)
         answered = outcome is RequestOutcome.OK
@@ -342,7 +342,7 @@ class Day:
             "slow_rate": 0.0,
             "threshold": 0.5,
             "streak": 5,
-            "request_ids": self.failed_ids[-5:],
+            "request_ids": [found for found in self.failed_ids if time_of(found) >= outage.start],
             "retry_in": 15.0,
             "reopens": 0,
         }

@@ -1,0 +1,115 @@
+"""A dashboard as its own process, and a Chromium that looks at it. Streamlit's test ids are in this module only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+CONNECTED = "[data-testid=stApp][data-test-connection-state=CONNECTED]"
+MAIN = "[data-testid=stMain]"
+DIALOG = "[data-testid=stDialog]"
+START_S = 60.0
+
+
+def chromium() -> str | None:
+    """Debian's Chromium, `None` where it is not installed."""
+    return CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def dashboard(config: Path, **environ: str) -> Iterator[str]:
+    """A dashboard on a configuration; gives its address and stops it afterwards."""
+    port = free_port()
+    command = [sys.executable, "-m", "dashboard.serve", "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(command, env=os.environ | environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _await(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _await(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the dashboard ended by itself"
+        with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
+            if answer.read() == b"ok":
+                return
+        time.sleep(0.1)
+    msg = "the dashboard did not start"
+    raise AssertionError(msg)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium(),
+            args=["--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def visit(browser: Browser, *, dark: bool = False, phone: bool = False) -> Page:
+    """A new visitor with their own cookies."""
+    context = browser.new_context(
+        viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
+        color_scheme="dark" if dark else "light",
+        timezone_id="Europe/Berlin",
+        locale="en-GB",
+    )
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    return page
+
+
+def go(page: Page, address: str) -> None:
+    """Open an address and wait until its page is there."""
+    page.goto(address)
+    page.wait_for_selector(CONNECTED)
+    page.wait_for_selector(".sg-title, .sg-signin, .sg-trouble")
+    page.wait_for_timeout(300)
+
+
+def sideways(page: Page) -> int:
+    """By how many pixels the page can be scrolled sideways."""
+    found: Any = page.evaluate(
+        f"(() => {{const e=document.querySelector('{MAIN}'); return e.scrollWidth-e.clientWidth}})()"
+    )
+    return int(found)
+
+
+def grow(page: Page) -> None:
+    """Make the window as high as the page, for a picture of all of it."""
+    height: Any = page.evaluate(f"document.querySelector('{MAIN}').scrollHeight")
+    size = page.viewport_size or DESKTOP
+    page.set_viewport_size({"width": size["width"], "height": max(int(height), size["height"])})
+    page.wait_for_timeout(600)
