@@ -1,0 +1,247 @@
+"""Chaos: a model begins to answer in a wrong shape. Found by canaries before traffic is, or by the first request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from engine import DualModelManager, queries
+from engine.config import Config, parse
+from engine.core.errors import ConfigurationError
+from engine.core.messages import Role
+from engine.gateway.app import build
+from engine.instance import Instance
+from engine.queries import CanaryResult
+from engine.store import Store
+from tests.programs import free_port
+from tests.upstream.faults import Fault
+from tests.upstream.server import Upstream
+
+CANARIES = """
+[[canaries]]
+name = "shape"
+prompt = "Give the colour of a banana."
+[canaries.response_format]
+type = "json_schema"
+[canaries.response_format.json_schema]
+name = "colour"
+schema = { type = "object", properties = { colour = { type = "string" } }, required = ["colour"] }
+[canaries.expect]
+json_schema = { type = "object", required = ["colour"] }
+"""
+
+CONFIG = """
+[providers.local]
+kind = "openai"
+base_url = "{url}"
+[models.pro]
+provider = "local"
+name = "pro"
+[models.flash]
+provider = "local"
+name = "flash"
+[managers.chat]
+primary = "pro"
+secondary = "flash"
+[managers.chat.retry]
+attempts = 1
+[managers.chat.breaker]
+open_for = "100ms"
+open_max = "100ms"
+[managers.chat.validation]
+{validation}
+"""
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+
+NONSENSE = Fault(
+    body={
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "colour me impressed"}}
+        ],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
+    }
+)
+
+
+def chat(url: str, **more: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """One call of the gateway: status, our headers without their prefix, and the body."""
+    body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], **more}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    try:
+        answer = urllib.request.urlopen(request, timeout=10)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        headers = {name.lower().removeprefix("x-switchgear-"): value for name, value in answer.headers.items()}
+        return int(answer.status), headers, json.loads(answer.read())
+
+
+@contextmanager
+def gateway(config: Config) -> Iterator[tuple[str, Instance]]:
+    """A gateway on a real port."""
+    instance = Instance.open(config)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(build(instance), port=port, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{port}", instance
+    finally:
+        server.should_exit = True
+        thread.join(10.0)
+
+
+def until(holds: Callable[[], Any], seconds: float = 8.0) -> Any:
+    """Wait until something is true, and give it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = holds()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail("it did not come to that")
+
+
+def results(store: Store, role: Role) -> list[CanaryResult]:
+    with store.reader() as connection:
+        return [found for found in queries.canary_results(connection, "chat", 0, 1 << 60) if found.role == role]
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        yield server
+
+
+@pytest.fixture
+def configured(tmp_path: Path, upstream: Upstream) -> Callable[..., Config]:
+    """A configuration whose two models are on the upstream server, behind OpenAI's wire format."""
+
+    def make(validation: str) -> Config:
+        (tmp_path / "canaries.toml").write_text(CANARIES, encoding="utf-8")
+        text = CONFIG.format(url=upstream.openai_url, validation=validation)
+        path = tmp_path / "switchgear.toml"
+        path.write_text(text, encoding="utf-8")
+        return parse(tomllib.loads(text), path)
+
+    return make
+
+
+def test_canaries_find_a_drifted_secondary_before_any_traffic_reaches_it(
+    configured: Callable[..., Config], upstream: Upstream
+) -> None:
+    upstream.set("flash", NONSENSE)
+    with gateway(configured('canaries = "canaries.toml"\ncanary_every = "2s"')) as (url, instance):
+        store, board = instance.recorder.store, instance.exchanges["chat"].board
+        found = until(lambda: results(store, Role.SECONDARY), 4.0)[0]
+        assert (found.canary, found.passed, found.model) == ("shape", False, "flash")
+        assert found.detail.startswith("json_schema: the answer is no JSON document")
+        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
+
+        upstream.set("pro", Fault(error="unavailable"))
+        asked = len(upstream.seen("flash"))
+        status, headers, body = chat(url)
+        assert (status, headers["model"], body["error"]["code"]) == (502, "pro", "provider_error")
+        assert "fails the canary shape" in body["error"]["message"]
+        assert len(upstream.seen("flash")) == asked, "no caller's request went to the drifted model"
+
+        with store.reader() as connection:
+            made = queries.request(connection, found.request_id or "")
+            counted = {(row.name, tuple(row.labels.values())): row.value for row in queries.totals(connection)}
+            moves = queries.breaker_transitions(connection, "chat", role="secondary")
+        assert made is not None
+        assert (made.request.synthetic, made.request.code) == (True, "semantic_failure")
+        assert counted["canary_results", ("chat", "secondary", "flash", "failed")] >= 1
+        assert "canary failed: shape" in {move.reason for move in moves}
+        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        assert 'canary_results_total{manager="chat",model="flash",result="failed",role="secondary"}' in metrics
+
+        upstream.set("flash")
+        until(lambda: results(store, Role.SECONDARY)[0].passed, 5.0)
+        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
+        assert chat(url)[1]["model"] == "flash"
+
+
+def test_a_drifted_primary_is_left_with_cause_canary(configured: Callable[..., Config], upstream: Upstream) -> None:
+    upstream.set("pro", NONSENSE)
+    with gateway(configured('canaries = "canaries.toml"\ncanary_every = "2s"')) as (url, instance):
+        board = instance.exchanges["chat"].board
+        until(lambda: board.document.active is Role.SECONDARY, 4.0)
+        assert board.document.cause == "canary"
+        assert chat(url)[1]["model"] == "flash"
+
+
+def test_validation_finds_a_drifted_model_on_the_first_request(
+    configured: Callable[..., Config], upstream: Upstream
+) -> None:
+    upstream.set("pro", NONSENSE)
+    with gateway(configured("json_schema = true")) as (url, instance):
+        status, headers, body = chat(url, response_format=FORMAT)
+        assert (status, headers["model"], headers["failover"]) == (200, "flash", "semantic")
+        assert isinstance(json.loads(body["choices"][0]["message"]["content"])["n"], int)
+        with instance.recorder.store.reader() as connection:
+            made = queries.request(connection, headers["request-id"])
+            counted = {(row.name, tuple(row.labels.values())): row.value for row in queries.totals(connection)}
+        assert made is not None
+        assert [attempt.category for attempt in made.attempts] == ["semantic", "ok"]
+        assert "colour" not in str(made.attempts[0].error)
+        assert counted["attempts", ("chat", "primary", "pro", "semantic")] == 1
+
+
+def test_one_callers_impossible_schema_opens_no_breaker(configured: Callable[..., Config]) -> None:
+    impossible = {"type": "json_schema", "json_schema": {"name": "n", "schema": {**SCHEMA, "maxProperties": 0}}}
+    with gateway(configured("json_schema = true")) as (url, instance):
+        for _ in range(12):
+            status, _headers, body = chat(url, response_format=impossible)
+            assert (status, body["error"]["code"]) == (502, "semantic_failure")
+        lines = instance.exchanges["chat"].board.lines
+        assert {str(line.breaker.state) for line in lines.values()} == {"closed"}
+        assert chat(url)[1]["model"] == "pro"
+
+
+def test_processes_of_one_store_ask_once_and_all_learn(configured: Callable[..., Config], upstream: Upstream) -> None:
+    config = configured('canaries = "canaries.toml"\ncanary_every = "1s"')
+    first, second = (DualModelManager.from_config(config, "chat") for _ in range(2))
+    try:
+        first.status()
+        until(lambda: results(first._instance.recorder.store, Role.SECONDARY))
+        second.status()
+        upstream.set("flash", NONSENSE)
+        board = second._exchange.board
+        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
+        askers = {found.instance for found in results(second._instance.recorder.store, Role.SECONDARY)}
+        assert askers == {first._instance.identity.instance}
+        upstream.set("flash")
+        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
+        until(lambda: str(board.lines[Role.SECONDARY].breaker.state) == "closed")
+    finally:
+        second.close()
+        first.close()
+
+
+def test_a_mistake_in_the_file_of_canaries_is_found_at_start(configured: Callable[..., Config], tmp_path: Path) -> None:
+    config = configured('canaries = "canaries.toml"')
+    (tmp_path / "canaries.toml").write_text('[[canaries]]\nname = "x"\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"canaries\.toml: canaries\[0\]\.prompt: is missing"):
+        DualModelManager.from_config(config, "chat")
