@@ -11,15 +11,19 @@ from engine.core.messages import Completion, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.plan import Attempt, Outcome
 from engine.providers.base import Limit, timed_out
+from engine.validation import SchemaMismatch
 
 
 class LimitPassed(Exception):
     """One of an attempt's clocks ran out before the provider answered."""
 
     def __init__(self, limit: Limit, seconds: float) -> None:
-        super().__init__(f"{limit} limit of {seconds:g} s passed")
+        super().__init__(limit, seconds)
         self.limit = limit
         self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.limit} limit of {self.seconds:g} s passed"
 
 
 def answer_limit(attempt: Attempt) -> LimitPassed:
@@ -48,6 +52,7 @@ def failed(
     shown: bool = False,
     resumable: bool = False,
     usage: Usage | None = None,
+    delivered_tokens: int = 0,
 ) -> Outcome:
     """A provider's failure, or a clock of ours that ran out."""
     past_deadline = False
@@ -66,14 +71,20 @@ def failed(
         resumable=resumable,
         past_deadline=past_deadline,
         usage=usage,
+        delivered_tokens=delivered_tokens,
     )
 
 
 def rejected(
     error: SemanticFailure, completion: Completion, started: float, now: float, *, shown: bool = False
 ) -> Outcome:
-    """An answer that a validator or the caller's schema refused."""
-    failure = ProviderFailure(Category.SEMANTIC, 200, detail=error.message[:200])
+    """An answer that a validator or the caller's schema refused.
+
+    A schema's message is made here and names places; a validator's own words may quote the answer, and what goes into
+    a failure is stored and shown.
+    """
+    detail = error.message if isinstance(error, SchemaMismatch) else f"rejected by a validator ({type(error).__name__})"
+    failure = ProviderFailure(Category.SEMANTIC, 200, detail=detail[:200])
     return Outcome(Category.SEMANTIC, now, now - started, failure=failure, shown=shown, usage=completion.usage)
 
 

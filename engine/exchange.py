@@ -18,8 +18,8 @@ from engine.canaries import Canary
 from engine.clock import Clock, SystemClock
 from engine.core.agreement import Document, Vote
 from engine.core.breaker import Transition
-from engine.core.capability import Needs, needs_of
-from engine.core.continuation import continue_with
+from engine.core.capability import Needs, needs_of, text_tokens
+from engine.core.continuation import INSTRUCTION, continue_with
 from engine.core.errors import Cancelled, InternalError, InvalidRequest, Overloaded, StoreUnavailable, SwitchgearError
 from engine.core.events import BreakerRecord, CanaryRecord, Record
 from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role, Usage
@@ -172,10 +172,16 @@ class Exchange:
 
     # -- what the fleet agent asks for, under the lock ---------------------------------------------------------
 
-    def adopt(self, document: Document) -> Adoption | None:
-        """Take over a newer agreement; forced breakers are recorded."""
+    def adopt(self, document: Document, *, estimate: bool = False) -> Adoption | None:
+        """Take over a newer agreement; forced breakers are recorded.
+
+        Args:
+            document: The agreement.
+            estimate: This process has just started: how long things have lasted is what the wall clock says.
+        """
+        wall_ms = self.clock.wall_ms() if estimate else None
         with self.lock:
-            adoption = self.board.adopt(document, self.clock.monotonic())
+            adoption = self.board.adopt(document, self.clock.monotonic(), wall_ms=wall_ms)
         if adoption is not None:
             self._record_moves(adoption.transitions)
         return adoption
@@ -393,7 +399,9 @@ class Flight:
         """The provider's view of an attempt; `delivered` is the text the caller has already got."""
         request, prefill = self.request, ""
         if attempt.continuation is not None:
-            request, prefill = continue_with(request, delivered, attempt.continuation)
+            instruction = self.exchange.policy.continuation_instruction or INSTRUCTION
+            spent = round(text_tokens(delivered))
+            request, prefill = continue_with(request, delivered, attempt.continuation, instruction, spent_tokens=spent)
         return Call(request, attempt.line.model.name, attempt.limits, prefill, attempt.n)
 
     def provisional(self, attempt: Attempt, completion: Completion) -> Reply:

@@ -154,6 +154,7 @@ class Passage:
             shown=self._joiner.shown,
             resumable=self._joiner.resumable,
             usage=self._spent() if self._attempt_text or self._usage else None,
+            delivered_tokens=round(text_tokens(self._joiner.delivered)),
         )
         return seen
 

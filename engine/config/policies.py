@@ -64,6 +64,7 @@ def manager_policy(name: str, settings: Settings) -> ManagerPolicy:
         on_auth_error=section.on_auth_error,
         on_broken_stream=section.on_broken_stream,
         when_both_open=section.when_both_open,
+        continuation_instruction=section.continuation_instruction.strip(),
         timeouts=clocks,
         retry=_retry(section.retry),
         breaker=_breaker(section.breaker),

@@ -312,6 +312,8 @@ class ManagerSection(Section):
     """A stream that breaks after content: `continue` at the other model, or `error`."""
     when_both_open: WhenBothOpen = _MANAGER["when_both_open"]
     """Both breakers open: `fail` with 503 and Retry-After, or `try_anyway`."""
+    continuation_instruction: str = _MANAGER["continuation_instruction"]
+    """What a model without prefill is told when it goes on where a stream broke; empty: the built-in words."""
     timeouts: TimeoutsSection = TimeoutsSection()
     """The clocks of a call."""
     retry: RetrySection = RetrySection()

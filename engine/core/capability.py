@@ -43,6 +43,11 @@ class Needs:
     output_tokens: int | None
     features: frozenset[str]
 
+    def after(self, delivered: int) -> Needs:
+        """What is needed to go on after `delivered` tokens of the answer: they are read again and not written."""
+        left = None if self.output_tokens is None else max(1, self.output_tokens - delivered)
+        return Needs(self.input_tokens + delivered, left, self.features)
+
 
 @dataclass(frozen=True, slots=True)
 class Lack:
@@ -69,6 +74,10 @@ class Calibration:
 
     def __init__(self) -> None:
         self.ratio = 1.0
+
+    def restore(self, ratio: float) -> None:
+        """Go on with what an earlier process has learned."""
+        self.ratio = min(max(ratio, self.LOWEST), self.HIGHEST)
 
     def learn(self, estimated: int, reported: int | None) -> None:
         """Take in what a provider counted for a prompt that we estimated."""
@@ -129,7 +138,7 @@ def lack(needs: Needs, model: ModelFacts, ratio: float = 1.0) -> Lack | None:
     Returns:
         What is missing, or `None`.
     """
-    missing = tuple(sorted(needs.features - model.capabilities))
+    missing = () if needs.features <= model.capabilities else tuple(sorted(needs.features - model.capabilities))
     prompt = int(needs.input_tokens * ratio * MARGIN)
     wanted = prompt + (needs.output_tokens or 0)
     too_long = model.context_window is not None and wanted > model.context_window

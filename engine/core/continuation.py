@@ -48,6 +48,8 @@ def continue_with(
     limit = request.max_output_tokens
     if limit is not None and spent_tokens is not None:
         request = replace(request, max_output_tokens=max(1, limit - spent_tokens))
+    if spent_tokens is not None:
+        request = _shortened(request, spent_tokens)
     *before, last = request.messages or ({},)
     begun = last.get("role") == "assistant" and not last.get("tool_calls")
     content = last.get("content")
@@ -61,6 +63,16 @@ def continue_with(
     else:
         history = (*history, {"role": "assistant", "content": delivered})
     return replace(request, messages=(*history, {"role": "user", "content": instruction})), ""
+
+
+def _shortened(request: Request, spent: int) -> Request:
+    """The same where the limit is a field that passes through."""
+    limits = {
+        name: max(1, limit - spent)
+        for name in ("max_completion_tokens", "max_tokens")
+        if isinstance(limit := request.options.get(name), int)
+    }
+    return replace(request, options={**request.options, **limits}) if limits else request
 
 
 def _extended(message: Mapping[str, Any], content: Any, delivered: str) -> JSON:

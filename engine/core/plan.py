@@ -145,6 +145,7 @@ class Outcome:
         shown: Streams: True once content has reached the caller.
         resumable: Streams: True when what was shown is plain text that another model can go on with.
         past_deadline: True when the caller's own deadline cut the attempt.
+        delivered_tokens: Estimated tokens of the text the caller has got, which a continuation must take in.
         usage: Tokens this attempt spent although it gave no completion (a broken stream), estimated where need be.
     """
 
@@ -158,6 +159,7 @@ class Outcome:
     resumable: bool = False
     past_deadline: bool = False
     usage: Usage | None = None
+    delivered_tokens: int = 0
 
     @property
     def spent(self) -> Usage | None:
@@ -261,7 +263,7 @@ class _Life:
     ) -> None:
         self.asked, self.board, self.rng, self.now = asked, board, rng, now
         self.policy = board.policy
-        self.needs = needs_of(asked.request)
+        self.needs = self.hop_needs = needs_of(asked.request)
         self.verdict = Verdict(board.document.active, board.document.epoch, self.needs)
         self.patience = self.policy.rate_limit_wait
         self.waited = 0.0
@@ -326,11 +328,12 @@ class _Life:
         while True:
             slot = None
             if not self._shut(line):
-                slot = yield from self._slot(line, other)
+                slot = line.throttle.take(self.now) or (yield from self._slot(line, other))
                 if slot is None:
                     return False
             answer, moved = line.breaker.ask(self.now, self.rng())
-            yield from self._emit(hop.role, moved)
+            if moved:
+                yield from self._emit(hop.role, moved)
             if isinstance(answer, Denied):
                 if slot is not None:
                     line.throttle.release(slot)
@@ -365,7 +368,7 @@ class _Life:
 
     def _cannot(self, line: Line) -> Refused | None:
         """Why this model cannot take the request at all, known without asking it."""
-        missing: Lack | None = lack(self.needs, line.model, line.calibration.ratio)
+        missing: Lack | None = lack(self.hop_needs, line.model, line.calibration.ratio)
         if missing is not None:
             only_length = missing.too_long and not missing.features
             cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
@@ -465,7 +468,7 @@ class _Life:
         board, verdict = self.board, self.verdict
         if not verdict.tried or verdict.role is not line.role:
             line.budget.deposit(self.now)
-            if verdict.role is not line.role:
+            if verdict.role is not line.role and hop.role is not verdict.active:
                 yield from self._note_move(hop)
         probe = hop.cause is Cause.PROBE or (permit is not None and permit.probe)
         if probe and line.role is Role.PRIMARY and hop.cause is Cause.PROBE:
@@ -500,6 +503,8 @@ class _Life:
         verdict.role = line.role
         verdict.tried.append(Tried(attempt, outcome))
         self.shown, self.resumable = self.shown or outcome.shown, outcome.resumable
+        if outcome.delivered_tokens:
+            self.hop_needs = self.needs.after(outcome.delivered_tokens)
         yield from self._learn(line, hop, permit, attempt, outcome)
         return outcome
 
@@ -507,15 +512,10 @@ class _Life:
         left = max(0.0, self.asked.deadline - self.now)
         clocks = line.model.timeouts
         fair = clocks.first_token if self.asked.streamed else clocks.answer
-        patience = self.policy.recovery.probe_timeout if probe else fair
-        limits = Limits(
-            connect=min(clocks.connect, left),
-            first_token=min(clocks.first_token, patience, left),
-            answer=min(clocks.answer, patience, left),
-            idle=min(clocks.idle, left),
-            total=left,
-        )
-        return limits, left < min(fair, patience)
+        patience = min(fair, self.policy.recovery.probe_timeout) if probe else fair
+        longest = min(patience, left)
+        first_token, answer = min(clocks.first_token, longest), min(clocks.answer, longest)
+        return Limits(min(clocks.connect, left), first_token, answer, min(clocks.idle, left), left), left < patience
 
     def _learn(
         self,
@@ -528,11 +528,7 @@ class _Life:
         """Tell breaker, throttle and ramp what came of an attempt."""
         category, failure = outcome.category, outcome.failure
         rule = RULES[category]
-        effect = rule.breaker
-        if outcome.past_deadline or (category is Category.TIMEOUT and attempt.shortened):
-            effect = Effect.NEUTRAL
-        if self.asked.canary and self.board.drift.stands(line.role, self.now, but=self.asked.canary) is not None:
-            effect = Effect.NEUTRAL if effect is Effect.OK else effect  # another canary still fails: not well again
+        effect = self._effect(line, attempt, outcome)
         judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
         if permit is not None:
             moved = line.breaker.report(
@@ -544,15 +540,16 @@ class _Life:
                 request_id=self.asked.request.id,
                 votes=rule.votes or effect is Effect.OK,
             )
-            yield from self._emit(line.role, moved)
+            if moved:
+                yield from self._emit(line.role, moved)
         retry_after = failure.retry_after if failure is not None else None
         if category is Category.RATE_LIMITED:
             line.throttle.limited(self.now, retry_after, self.rng())
         elif category is Category.OK:
             line.throttle.sent_ok(self.now)
             line.accept()
-            if outcome.completion is not None:
-                line.calibration.learn(self.needs.input_tokens, outcome.completion.usage.input_tokens)
+            if outcome.completion is not None and not outcome.completion.usage.estimated:
+                line.calibration.learn(self.hop_needs.input_tokens, outcome.completion.usage.input_tokens)
         elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
             refused = line.refuse(category, self.now, retry_after)
             yield Emit(ModelRefused(line.role, category, refused.until))
@@ -563,16 +560,31 @@ class _Life:
             if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
                 tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)
                 yield from self._emit(line.role, tripped)
-        if self.asked.canary and category in (Category.OK, Category.SEMANTIC):
-            found = self.board.judged(
-                line.role,
-                self.asked.canary,
-                passed=category is Category.OK,
-                now=self.now,
-                rand=self.rng(),
-                request_id=self.asked.request.id,
-            )
-            yield from self._emit(line.role, found)
+        if self.asked.canary:
+            yield from self._judge(line, category)
+
+    def _effect(self, line: Line, attempt: Attempt, outcome: Outcome) -> Effect:
+        """What an outcome means to the breaker."""
+        effect, canary = RULES[outcome.category].breaker, self.asked.canary
+        if outcome.past_deadline or (outcome.category is Category.TIMEOUT and attempt.shortened):
+            return Effect.NEUTRAL
+        if canary and effect is Effect.OK and self.board.drift.stands(line.role, self.now, but=canary) is not None:
+            return Effect.NEUTRAL  # another canary still fails, so this one does not make the model well again
+        return effect
+
+    def _judge(self, line: Line, category: Category) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+        """Take in what a canary found, unless it got no answer."""
+        if category not in (Category.OK, Category.SEMANTIC):
+            return
+        found = self.board.judged(
+            line.role,
+            self.asked.canary,
+            passed=category is Category.OK,
+            now=self.now,
+            rand=self.rng(),
+            request_id=self.asked.request.id,
+        )
+        yield from self._emit(line.role, found)
 
     def _again(
         self, line: Line, outcome: Outcome, tries: int
@@ -613,7 +625,7 @@ class _Life:
 
     def _note_move(self, hop: Hop) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
         """Say so when the request goes to another than the active model, unless it is a probe or a ramp's share."""
-        if hop.role is self.verdict.active or hop.cause is not None or self.why is None:
+        if hop.cause is not None or self.why is None:
             return
         last = next(refused for refused in self.refusals if refused.role is self.verdict.active)
         evidence: dict[str, object] = {"reason": last.reason}

@@ -170,7 +170,7 @@ class FleetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ManagerPolicy:
-    """Everything that decides one manager's behaviour."""
+    """Everything that decides one manager's behaviour; an empty `continuation_instruction` is the built-in one."""
 
     name: str
     primary: ModelFacts
@@ -181,6 +181,7 @@ class ManagerPolicy:
     on_auth_error: OnAuthError = OnAuthError.FAIL
     on_broken_stream: OnBrokenStream = OnBrokenStream.CONTINUE
     when_both_open: WhenBothOpen = WhenBothOpen.FAIL
+    continuation_instruction: str = ""
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)

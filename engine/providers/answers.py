@@ -171,7 +171,7 @@ def _after(text: str, begun: str, continuation: Continuation) -> str:
     if not begun or not text.startswith(begun) or continuation is Continuation.START_OVER:
         return text
     if continuation is Continuation.REPEAT_TAIL:
-        tail = " ".join(begun.split(" ")[-3:])
+        tail = " ".join(begun.split(" ")[-5:])
         return tail + text[len(begun) :]
     return text[len(begun) :]
 

@@ -135,7 +135,7 @@ def test_flapping_is_down_in_its_phases_only(here: World) -> None:
     [
         (Continuation.CONTINUE, TEXT[70:]),
         (Continuation.START_OVER, TEXT),
-        (Continuation.REPEAT_TAIL, " ".join(TEXT[:70].split(" ")[-3:]) + TEXT[70:]),
+        (Continuation.REPEAT_TAIL, " ".join(TEXT[:70].split(" ")[-5:]) + TEXT[70:]),
     ],
 )
 def test_a_begun_answer_is_treated_as_told(provider: Asked, here: World, continuation: Continuation, text: str) -> None:
