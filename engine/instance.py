@@ -11,9 +11,11 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from engine.calibrations import Calibrations
 from engine.canary_watch import CanaryWatch
 from engine.clock import Clock, SystemClock
 from engine.config import Config, load
@@ -60,6 +62,7 @@ class Instance:
         self.local_agreement = None if isinstance(coordinator, StoreCoordinator) else StoreCoordinator(recorder)
         self.agent = Agent(self)
         self.canaries = CanaryWatch(self)
+        self.calibrations = Calibrations(recorder)
         self.exchanges: dict[str, Exchange] = {}
         self._lock = threading.Lock()
         self._started = False
@@ -107,6 +110,7 @@ class Instance:
             if found is None:
                 found = self._make(name, providers or {}, validators)
                 self.canaries.add(found)
+                self.calibrations.restore(found)
                 self.exchanges[name] = found
                 self.agent.add(found)
             return found
@@ -184,6 +188,9 @@ class Instance:
                 return
             self._closed = True
         self.agent.stop()
+        if self._started:
+            with suppress(StoreUnavailable):
+                self.calibrations.keep(list(self.exchanges.values()))
         for close in closers:
             close()
         self.coordinator.close()

@@ -221,6 +221,14 @@ def add_latency(connection: Connection, metric: str, values_ms: Iterable[float])
     _LATENCY_TOTALS.write(connection, amounts)
 
 
+def keep_calibrations(connection: Connection, ratios: Mapping[str, float]) -> None:
+    """Keep what was learned about token estimates, by the provider's name of the model."""
+    connection.executemany(
+        "INSERT INTO store_meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [(f"calibration/{model}", f"{ratio:.4f}") for model, ratio in ratios.items()],
+    )
+
+
 def add_total(connection: Connection, name: str, values: Sequence[str] = (), amount: float = 1) -> None:
     """Add to one counter.
 

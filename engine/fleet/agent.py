@@ -75,10 +75,19 @@ class Agent(Rounds):
             self.stood_still(self._clock.monotonic() - due)
             self._wake.clear()
             self.turn()
-            self._instance.canaries.turn()
             self._first.set()
+            self._beside()
             due = self._clock.monotonic() + ROUND_EVERY
             self._wake.wait(ROUND_EVERY)
+
+    def _beside(self) -> None:
+        """What else a process does for its managers now and then; no mistake there may end the agreement."""
+        instance = self._instance
+        try:
+            instance.canaries.turn()
+            instance.calibrations.turn(list(instance.exchanges.values()), self._clock.monotonic())
+        except Exception:
+            log.exception("canaries or calibration stumbled; they are tried again in a moment")
 
     def member(self) -> Member:
         """This process as the fleet sees it, with its gauges."""

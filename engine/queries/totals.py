@@ -96,3 +96,9 @@ def active_alerts(connection: Connection) -> list[AlertState]:
         """
     )
     return [AlertState(*row) for row in rows]
+
+
+def calibrations(connection: Connection) -> dict[str, float]:
+    """The ratio of reported to estimated prompt tokens that was learned, by the provider's name of the model."""
+    rows = connection.execute("SELECT substr(name, 13), value FROM store_meta WHERE name GLOB 'calibration/*'")
+    return {str(model): float(ratio) for model, ratio in rows}
