@@ -11,7 +11,7 @@ damaged answer must not pass for a good one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from engine.core.value import value
 
 LARGEST_EVENT = 64 * 1024 * 1024
 """Bytes; a server that never ends an event must not fill the memory."""
@@ -23,7 +23,7 @@ class MalformedEvent(ValueError):  # noqa: N818 - it names what came in
     """The stream is no event stream any more: not UTF-8, or one event without end."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One event.
 
@@ -57,7 +57,7 @@ class EventParser:
         self._partial: list[bytes] = []
         self._data: list[bytes] = []
         self._kind = b""
-        self._id = b""
+        self._id = ""
         self._size = 0
         self._first = True
         self._skip_lf = False
@@ -85,8 +85,7 @@ class EventParser:
         if b"\r" in chunk:
             self._skip_lf = chunk[-1] == 0x0D
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = chunk.split(b"\n")
-        rest = lines.pop()
+        *lines, rest = chunk.split(b"\n")
         events: list[Event] = []
         if lines and self._partial:
             self._partial.append(lines[0])
@@ -95,11 +94,14 @@ class EventParser:
         if rest:
             self._partial.append(rest)
         for line in lines:
+            if line[:6] == b"data: " and not self._first:
+                self._data.append(line[6:])
+                continue
             event = self._line(line)
             if event is not None:
                 events.append(event)
-        if events or not self._data:
-            self._size = len(rest) + sum(map(len, self._data)) if lines else self._size
+        if lines and (events or not self._data):
+            self._size = len(rest) + (sum(map(len, self._data)) if self._data else 0)
         if self._size > self._largest:
             msg = f"one event of more than {self._largest} bytes"
             raise MalformedEvent(msg)
@@ -131,7 +133,7 @@ class EventParser:
         elif name == b"event":
             self._kind = value
         elif name == b"id" and b"\0" not in value:
-            self._id = value
+            self._id = _text(value)
         return None
 
     def _dispatch(self) -> Event | None:
@@ -139,8 +141,13 @@ class EventParser:
         self._data, self._kind = [], b""
         if not data:
             return None
-        try:
-            return Event((b"\n".join(data)).decode(), kind.decode() or "message", self._id.decode())
-        except UnicodeDecodeError as error:
-            msg = f"an event is not UTF-8: {error.reason} at byte {error.start}"
-            raise MalformedEvent(msg) from None
+        text = _text(data[0] if len(data) == 1 else b"\n".join(data))
+        return Event(text, _text(kind) if kind else "message", self._id)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        msg = f"an event is not UTF-8: {error.reason} at byte {error.start}"
+        raise MalformedEvent(msg) from None

@@ -18,10 +18,10 @@ import aiohttp
 from engine.core.classification import classify_openai
 from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
+from engine.core.sse import Event, EventParser, MalformedEvent
 from engine.providers.base import Limit
 from engine.providers.http_session import Exchange, Sessions, tracing
 from engine.providers.json_text import parsed, written
-from engine.providers.sse import EventParser
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
@@ -186,21 +186,22 @@ async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> Async
     """
     parser, limit = EventParser(), Limit.FIRST_TOKEN
     chunks = response.content.iter_any()
-    while True:
-        found: list[str] = []
+    ended = False
+    while not ended:
+        found: list[Event] = []
         async with exchange.within(limit):
             async for chunk in chunks:
                 found = _fed(parser, chunk)
                 if found:
                     break
             else:
-                return
+                ended, found = True, _fed(parser, None)
         limit = Limit.IDLE
-        for data in found:
-            if data.strip() == _DONE:
+        for event in found:
+            if event.data.strip() == _DONE:
                 await _drained(response)
                 return
-            yield data
+            yield event.data
 
 
 async def _drained(response: aiohttp.ClientResponse) -> None:
@@ -210,11 +211,12 @@ async def _drained(response: aiohttp.ClientResponse) -> None:
             await response.content.readany()
 
 
-def _fed(parser: EventParser, chunk: bytes) -> list[str]:
+def _fed(parser: EventParser, chunk: bytes | None) -> list[Event]:
+    """The events that a read completes, or the end of the stream when there is nothing more to read."""
     try:
-        return list(parser.feed(chunk))
-    except UnicodeDecodeError:
-        raise ProviderFailure(Category.TRUNCATED, 200, detail="event is not UTF-8", code="malformed_event") from None
+        return parser.close() if chunk is None else parser.feed(chunk)
+    except MalformedEvent as malformed:
+        raise ProviderFailure(Category.TRUNCATED, 200, detail=str(malformed), code="malformed_event") from None
 
 
 def _deltas(data: str, *, begun: bool) -> list[Delta]:
