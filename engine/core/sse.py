@@ -19,7 +19,7 @@ LARGEST_EVENT = 64 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class MalformedEvent(ValueError):  # noqa: N818 - it names what came in
+class MalformedEvent(ValueError):
     """The stream is no event stream any more: not UTF-8, or one event without end."""
 
 
