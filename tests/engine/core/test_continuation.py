@@ -81,3 +81,10 @@ def test_tool_results_stay_before_the_delivered_text() -> None:
     history, _ = continue_with(called, "It is", Continuation.HISTORY)
     assert history.messages[3] is tool
     assert history.messages[4] == {"role": "assistant", "content": "It is"}
+
+
+def test_a_limit_that_passes_through_as_a_field_is_shortened_too() -> None:
+    asked = Request(messages=REQUEST.messages, max_output_tokens=100, options={"max_completion_tokens": 100, "seed": 1})
+    request, _ = continue_with(asked, "x", Continuation.HISTORY, spent_tokens=30)
+    assert request.options == {"max_completion_tokens": 70, "seed": 1}
+    assert asked.options["max_completion_tokens"] == 100
