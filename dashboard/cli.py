@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("dashboard.commands.status:command", "Say what is active, since when and why."),
     "override": ("dashboard.commands.override:command", "Pin a model by hand, or return to automatic."),
     "alerts": ("dashboard.commands.alerts_cmd:command", "Check and test rules; list alerts, silences, receivers."),
+    "export": ("dashboard.commands.export:command", "Write an incident down, to hand over."),
     "doctor": ("dashboard.commands.doctor:command", "Check configuration, keys, store, clocks and coordinator."),
 }
 """Every subcommand: where it is, as `module:name`, and what it does."""

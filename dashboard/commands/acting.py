@@ -7,9 +7,13 @@ from collections.abc import Iterator
 
 import click
 
+from dashboard.serving import DEMO_VARIABLE
 from engine.config import Config
+from engine.config.config import DEMO_STORE
 from engine.control import Control
+from engine.core.errors import StoreUnavailable
 from engine.instance import Instance
+from engine.store import Store
 
 
 def chosen(config: Config, manager: str | None) -> str:
@@ -31,3 +35,19 @@ def control_of(config: Config) -> Iterator[Control]:
         yield instance.control()
     finally:
         instance.close()
+
+
+def existing_store(config: Config) -> Store:
+    """The store, checked; to look must not create one where the path is wrong.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+        StoreUnavailable: There is none yet.
+    """
+    store = Store(config.store_path)
+    if not store.path.exists():
+        msg = f"there is no database at {store.path} yet: start Switchgear once, or correct store.url"
+        if "url" not in config.store.model_fields_set and config.beside(DEMO_STORE.removeprefix("sqlite:///")).exists():
+            msg += f"; the demo's record is shown with {DEMO_VARIABLE}=1"
+        raise StoreUnavailable(msg)
+    return store.open()

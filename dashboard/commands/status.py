@@ -14,13 +14,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from dashboard.commands.acting import existing_store
 from dashboard.commands.options import config_option, json_option
 from dashboard.serving import configured
-from engine.config import Config
-from engine.core.errors import StoreUnavailable
 from engine.durations import describe
 from engine.overview import overview
-from engine.store import Store
 
 WATCHDOG: Final = "none"
 """Severity of an alert that fires as long as all is well; news only for who waits for its absence."""
@@ -40,7 +38,7 @@ _STATES = {
 def command(config_path: Path | None, as_json: bool) -> None:
     """Say what is active, since when and why; breakers, override, instances."""
     config = configured(config_path)
-    seen = overview(config, _store(config))
+    seen = overview(config, existing_store(config))
     if as_json:
         click.echo(json.dumps(seen, indent=2))
         return
@@ -51,15 +49,6 @@ def command(config_path: Path | None, as_json: bool) -> None:
     if alerts:
         console.print(_alerts(alerts, seen["at_ms"]))
     console.print(_instances(seen))
-
-
-def _store(config: Config) -> Store:
-    """The store, checked; to look must not create one where the path is wrong."""
-    store = Store(config.store_path)
-    if not store.path.exists():
-        msg = f"there is no database at {store.path} yet: start Switchgear once, or correct store.url"
-        raise StoreUnavailable(msg)
-    return store.open()
 
 
 def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:

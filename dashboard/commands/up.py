@@ -125,7 +125,7 @@ class Supervisor:
         """Say where everything is once it listens there."""
         gateway, page = self._config.server, self._config.dashboard
         for host, port in ((gateway.host, gateway.port), (page.host, page.port)):
-            while not _listens(host, port):
+            while port and not _listens(host, port):
                 if self._changed.wait(LOOK_EVERY):
                     return
         click.echo(f"switchgear: gateway   {self._config.gateway_url}  (OpenAI-compatible: /v1)")
