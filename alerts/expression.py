@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cel
@@ -120,9 +121,14 @@ def _context(answers: dict[Query, Value]) -> cel.Context:
     return cel.Context(variables=variables, functions=functions)
 
 
+@lru_cache(maxsize=4096)
+def _seconds(window: str) -> str:
+    return str(parse_duration(window))
+
+
 def _window_function(table: dict[tuple[str, ...], Value]) -> Callable[..., Value]:
     def answer(window: str, role: str = "") -> Value:
-        return table[(str(parse_duration(window)), role)]
+        return table[(_seconds(window), role)]
 
     return answer
 

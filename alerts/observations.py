@@ -10,20 +10,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Protocol
 
 from alerts import queries
 from alerts.expression import LevelTest, Value
 from alerts.queries import Agreed, Beat, Sums
+from alerts.shelf import Read, Shelf
 from alerts.spans import Plan, plan
 from alerts.vocabulary import BREAKER_STATES, PERCENTILES, ROLES, Query
 from engine.core.outcomes import RULES, Effect
-from engine.percentiles import bucket_of, quantile
+from engine.percentiles import LARGEST_MS, SMALLEST_MS, bucket_of, quantile
 from engine.sqlite import Connection
 
 STOPPED_MARK = "receiver stopped: "
 FAILURES = frozenset(str(category) for category, rule in RULES.items() if rule.breaker is Effect.FAILURE)
 LIMITED = frozenset({"rate_limited", "quota_exhausted"})
+ZERO = -bucket_of(SMALLEST_MS)
+BUCKETS = bucket_of(LARGEST_MS) + ZERO + 1
 SEVERITY = ("open", "forced_open", "half_open", "forced_closed", "closed")
 """Breaker states, the worst first."""
 
@@ -59,6 +63,7 @@ class Reading:
         managers: Of whom.
         now_ms: The moment.
         fleet: What the coordinator says, where that is more than the store knows.
+        shelf: What earlier readings of this store have kept.
     """
 
     def __init__(
@@ -68,10 +73,13 @@ class Reading:
         managers: Sequence[str],
         now_ms: int,
         fleet: FleetView | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._connection = connection
         self._managers = tuple(managers)
         self._now_ms = now_ms
+        self._shelf = shelf or Shelf()
+        self._shelf.open(connection, self._managers, now_ms)
         asked = frozenset(asked)
         self._counts: dict[tuple[str, Query], float | None] = {}
         self._marks = queries.marks(connection, STOPPED_MARK)
@@ -162,7 +170,7 @@ class Reading:
         if not asked:
             return
         cut = self._plan(asked)
-        table = _table(queries.requests(self._connection, cut.spans, self._managers))
+        table = self._fetch(queries.requests, cut)
         for manager in self._managers:
             for query in asked:
                 groups = _groups(table, manager, cut.parts[query.seconds])
@@ -172,7 +180,7 @@ class Reading:
         if not asked:
             return
         cut = self._plan(asked)
-        table = _table(queries.attempts(self._connection, cut.spans, self._managers))
+        table = self._fetch(queries.attempts, cut)
         for manager in self._managers:
             for query in asked:
                 groups = _groups(table, manager, cut.parts[query.seconds])
@@ -182,7 +190,7 @@ class Reading:
         if not asked:
             return
         cut = self._plan(asked)
-        table = _table(queries.failovers(self._connection, cut.spans, self._managers))
+        table = self._fetch(queries.failovers, cut)
         for manager in self._managers:
             for query in asked:
                 groups = _groups(table, manager, cut.parts[query.seconds])
@@ -192,11 +200,11 @@ class Reading:
                     n = sum(a[0] for k, a in groups if k[0] == "request" and query.role in ("", k[1]))
                 self._counts[manager, query] = float(n)
 
-    def _read_simple(self, asked: Sequence[Query], read: _Read) -> None:
+    def _read_simple(self, asked: Sequence[Query], read: Read) -> None:
         if not asked:
             return
         cut = self._plan(asked)
-        table = _table(read(self._connection, cut.spans, self._managers))
+        table = self._fetch(read, cut)
         for manager in self._managers:
             for query in asked:
                 groups = _groups(table, manager, cut.parts[query.seconds])
@@ -207,24 +215,34 @@ class Reading:
         if not asked:
             return
         cut = self._plan(asked)
-        metrics = sorted({PERCENTILES[query.name][0] for query in asked})
-        table: dict[tuple[int, str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for one in queries.latency_minutes(self._connection, cut.spans, self._managers, metrics):
-            metric, role, bucket = one.key
-            table[one.span, one.manager, metric, role][bucket] += int(one.amounts[0])
-        for span, manager, role, duration, ttft in queries.latency_rows(self._connection, cut.spans, self._managers):
-            table[span, manager, "duration", role][bucket_of(duration)] += 1
-            if ttft is not None:
-                table[span, manager, "ttft", role][bucket_of(ttft)] += 1
-        merged: dict[tuple[str, str, str, float], Mapping[int, int]] = {}
+        table = self._histograms(cut)
+        merged: dict[tuple[str, str, str, float], list[int]] = {}
         for manager in self._managers:
             for query in asked:
                 metric, share = PERCENTILES[query.name]
                 key = (manager, metric, query.role, query.seconds)
                 if key not in merged:
-                    merged[key] = _merge(table, manager, metric, query.role, cut.parts[query.seconds])
-                middle = quantile(merged[key], share)
+                    roles = (query.role,) if query.role else ROLES
+                    keys = [(part, manager, metric, role) for part in cut.parts[query.seconds] for role in roles]
+                    merged[key] = _merge([table[key] for key in keys if key in table])
+                middle = quantile(((n - ZERO, count) for n, count in enumerate(merged[key]) if count), share)
                 self._counts[manager, query] = None if middle is None else middle / 1000
+
+    def _histograms(self, cut: Plan) -> dict[tuple[int, str, str, str], list[int]]:
+        """Counts by bucket, for each span, manager, metric and role."""
+        table: dict[tuple[int, str, str, str], list[int]] = defaultdict(lambda: [0] * BUCKETS)
+        kept = self._shelf.fetch("latency", self._connection, cut.spans, _whole_histograms)
+        for (manager, span), groups in kept.items():
+            for (metric, role), counts in groups:
+                table[span, manager, str(metric), str(role)] = list(map(int, counts))
+        for span, manager, role, duration, ttft in queries.latency_rows(self._connection, cut.spans, self._managers):
+            table[span, manager, "duration", role][bucket_of(duration) + ZERO] += 1
+            if ttft is not None:
+                table[span, manager, "ttft", role][bucket_of(ttft) + ZERO] += 1
+        return table
+
+    def _fetch(self, read: Read, cut: Plan) -> Mapping[tuple[str, int], list[_Group]]:
+        return self._shelf.fetch(read.__name__, self._connection, cut.spans, read)
 
     def _breaker(self, manager: str, role: str) -> tuple[str, frozenset[str]]:
         """The state of a breaker over all live instances, and which instances those are."""
@@ -266,11 +284,6 @@ def together(states: Iterable[str]) -> str:
     return "closed"
 
 
-class _Read(Protocol):
-    def __call__(self, connection: Connection, spans: Sequence[queries.Span], managers: Sequence[str]) -> list[Sums]:
-        """One of the reading statements."""
-
-
 _TRIED = frozenset({"errors", "error_rate", "cost_usd", "tokens"})
 _STORE_WIDE = frozenset(
     {"instances", "agreement_age", "recorder_queue", "receivers_stopped", "outbox_age", "dead_letters"}
@@ -288,11 +301,17 @@ def _live(beats: Iterable[Beat], now_ms: int) -> list[Beat]:
     return [beat for beat in beats if now_ms - beat.updated_ms <= beat.ttl_ms]
 
 
-def _table(sums: Iterable[Sums]) -> dict[tuple[str, int], list[_Group]]:
-    table: dict[tuple[str, int], list[_Group]] = defaultdict(list)
-    for one in sums:
-        table[one.manager, one.span].append((one.key, one.amounts))
-    return table
+def _whole_histograms(connection: Connection, spans: Sequence[queries.Span], managers: Sequence[str]) -> list[Sums]:
+    """Histograms of whole minutes, one group for each metric and role with a count for every bucket."""
+    found: dict[tuple[int, str, str, str], list[float]] = {}
+    for one in queries.latency_minutes(connection, spans, managers):
+        metric, role, bucket = one.key
+        key = (one.span, one.manager, metric, role)
+        counts = found.get(key)
+        if counts is None:
+            counts = found[key] = [0] * BUCKETS
+        counts[bucket + ZERO] += one.amounts[0]
+    return [Sums(span, manager, (metric, role), tuple(n)) for (span, manager, metric, role), n in found.items()]
 
 
 def _groups(table: Mapping[tuple[str, int], list[_Group]], manager: str, parts: Iterable[int]) -> list[_Group]:
@@ -348,16 +367,9 @@ def _attempt_value(query: Query, groups: Iterable[_Group]) -> float | None:
     }[query.name]
 
 
-def _merge(
-    table: Mapping[tuple[int, str, str, str], Mapping[int, int]],
-    manager: str,
-    metric: str,
-    role: str,
-    parts: Iterable[int],
-) -> Mapping[int, int]:
-    merged: dict[int, int] = defaultdict(int)
-    for part in parts:
-        for one in (role,) if role else ROLES:
-            for bucket, n in table.get((part, manager, metric, one), {}).items():
-                merged[bucket] += n
+def _merge(histograms: Sequence[list[int]]) -> list[int]:
+    """The sum of histograms."""
+    merged = [0] * BUCKETS
+    for counts in histograms:
+        merged = list(map(add, merged, counts))
     return merged

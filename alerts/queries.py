@@ -167,9 +167,7 @@ def ramp_aborts(connection: Connection, spans: Sequence[Span], managers: Sequenc
     )
 
 
-def latency_minutes(
-    connection: Connection, spans: Sequence[Span], managers: Sequence[str], metrics: Sequence[str]
-) -> list[Sums]:
+def latency_minutes(connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
     """Latencies of what succeeded or failed in whole minutes, by metric, role and bucket: number."""
     head = _spans(spans, whole=True, unit=MINUTE_MS)
     if not head:
@@ -178,9 +176,25 @@ def latency_minutes(
         head + " SELECT k, t.manager, metric, role, bucket, sum(n) FROM json_each(?) m CROSS JOIN json_each(?) x"
         " CROSS JOIN spans CROSS JOIN latency_minute t ON t.manager = m.value AND metric = x.value"
         " AND minute >= lo AND minute < hi WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
-        [json.dumps(list(managers)), json.dumps(list(metrics))],
+        [json.dumps(list(managers)), '["duration", "ttft"]'],
     )
     return [Sums(row[0], row[1], tuple(row[2:5]), (row[5],)) for row in rows]
+
+
+_SETTLED = "SELECT (SELECT coalesce(sum(value), 0) FROM totals WHERE labels ->> 'manager' IN (SELECT value FROM"
+_SETTLED += " json_each(?1)) AND name IN ('requests', 'failover_events', 'request_failovers', 'breaker_transitions'))"
+for _table in ("rollup_minute", "failover_minute", "breaker_minute"):
+    _SETTLED += f" - (SELECT coalesce(sum(n), 0) FROM json_each(?1) m CROSS JOIN {_table} t ON t.manager = m.value"
+    _SETTLED += " AND minute >= ?2" + (" AND synthetic = 0)" if _table == "rollup_minute" else ")")
+
+
+def settled(connection: Connection, managers: Sequence[str], before_ms: int) -> float:
+    """How many records of before a moment there are: all that were ever counted less those of the minutes since.
+
+    It only changes when records of that time are written later.
+    """
+    row = connection.execute(_SETTLED, [json.dumps(list(managers)), before_ms // MINUTE_MS]).fetchone()
+    return float(row[0])
 
 
 def latency_rows(

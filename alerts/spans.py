@@ -1,15 +1,18 @@
 """Cutting windows into pieces that are summed once each, whole minutes where possible and edges exactly.
 
-A window `(now - w, now]` in milliseconds is `[now - w + 1, now + 1)`.
+A window `(now - w, now]` in milliseconds is `[now - w + 1, now + 1)`. Its whole minutes are cut into blocks that begin
+on multiples of their own length, the largest that fit: so windows share blocks with each other and with the windows
+of later ticks, and what a block holds needs to be read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from alerts.queries import MINUTE_MS, Span
+
+BLOCKS_MS = tuple(minutes * MINUTE_MS for minutes in (1440, 360, 60, 10, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +35,32 @@ def plan(windows: Iterable[float], now_ms: int) -> Plan:
         windows: Lengths in seconds.
         now_ms: Where they end, inclusive.
     """
-    end = now_ms + 1
-    last = end // MINUTE_MS * MINUTE_MS
-    lengths = sorted(set(windows))
-    starts = {seconds: end - round(seconds * 1000) for seconds in lengths}
-    first = {seconds: -(-start // MINUTE_MS) * MINUTE_MS for seconds, start in starts.items()}
-    spans: list[Span] = []
     index: dict[Span, int] = {}
+    parts = {
+        seconds: tuple(index.setdefault(span, len(index)) for span in _cut(seconds, now_ms))
+        for seconds in sorted(set(windows))
+    }
+    return Plan(tuple(index), parts)
 
-    def piece(from_ms: int, to_ms: int, *, whole: bool) -> list[int]:
-        span = Span(from_ms, to_ms, whole)
-        if from_ms >= to_ms:
-            return []
-        if span not in index:
-            index[span] = len(spans)
-            spans.append(span)
-        return [index[span]]
 
-    cuts = sorted({last, *(minute for minute in first.values() if minute < last)})
-    parts: dict[float, tuple[int, ...]] = {}
-    for seconds in lengths:
-        start, minute = starts[seconds], first[seconds]
-        if minute >= last:
-            parts[seconds] = tuple(piece(start, end, whole=False))
-            continue
-        own = piece(start, minute, whole=False)
-        for lower, upper in pairwise(cuts):
-            if lower >= minute:
-                own += piece(lower, upper, whole=True)
-        parts[seconds] = (*own, *piece(last, end, whole=False))
-    return Plan(tuple(spans), parts)
+def _cut(seconds: float, now_ms: int) -> Iterator[Span]:
+    end = now_ms + 1
+    start = end - round(seconds * 1000)
+    first, last = -(-start // MINUTE_MS) * MINUTE_MS, end // MINUTE_MS * MINUTE_MS
+    if first >= last:
+        yield Span(start, end, whole=False)
+        return
+    if start < first:
+        yield Span(start, first, whole=False)
+    yield from _blocks(first, last)
+    if last < end:
+        yield Span(last, end, whole=False)
+
+
+def _blocks(first: int, last: int) -> Iterator[Span]:
+    """Whole minutes as the largest aligned blocks."""
+    at = first
+    while at < last:
+        size = next(size for size in BLOCKS_MS if at % size == 0 and at + size <= last)
+        yield Span(at, at + size, whole=True)
+        at += size

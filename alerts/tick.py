@@ -23,6 +23,7 @@ from alerts.notices import Notice
 from alerts.observations import FleetView, Observations, Reading
 from alerts.receivers import Receiver
 from alerts.rules import RULE_FAILING, NoData, Rule
+from alerts.shelf import Shelf
 from alerts.template import Facts, expand
 from alerts.vocabulary import Scope
 from engine.clock import Clock
@@ -225,6 +226,7 @@ class Ticker:
         self._fleet = fleet
         self._last: tuple[int, float] | None = None
         self._turn = threading.Lock()
+        self._shelf = Shelf()
 
     def tick(self, rules: Sequence[Rule] | None) -> TickReport:
         """Evaluate and notify.
@@ -250,7 +252,7 @@ class Ticker:
             judged = Judged(memory)
             if rules is not None:
                 asked = frozenset(query for rule in rules for query in rule.expression.queries)
-                reading = Reading(connection, asked, self._managers, now_ms, fleet)
+                reading = Reading(connection, asked, self._managers, now_ms, fleet, self._shelf)
                 judged = judge(rules, self._managers, memory, reading, now_ms)
             round_ = self._decide(connection, judged.memory, now_ms)
         self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
