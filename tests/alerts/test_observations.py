@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from alerts.expression import LevelTest
 from alerts.observations import Reading, together
+from alerts.shelf import Shelf
 from alerts.spans import plan
 from alerts.vocabulary import Query
 from engine.core.events import RequestRecord
@@ -220,3 +221,26 @@ def test_records_of_another_manager_are_not_seen(world: World) -> None:
     world.record(replace(request(START_MS), manager="other"))
     assert ask(world, Query("requests", 60)) == [0]
     assert ask(world, Query("requests", 60), manager="other") == [1]
+
+
+def test_what_is_kept_between_readings_never_hides_records_that_are_written_late(world: World) -> None:
+    shelf = Shelf()
+    queries = [
+        Query(name, seconds) for name in ("requests", "error_rate", "p95", "failovers") for seconds in (600, 7200)
+    ]
+    rand = random.Random(3)
+
+    def read(now_ms: int, kept: Shelf | None) -> list[Any]:
+        with world.recorder.store.reader() as connection:
+            reading = Reading(connection, queries, ["chat"], now_ms, shelf=kept)
+            return [reading.ask("chat", query) for query in queries]
+
+    for step in range(40):
+        now_ms = START_MS + step * 15_000
+        for _ in range(rand.randrange(3)):
+            late = rand.choice([0, 0, 1000, 200_000, 3_600_000])
+            outcome = rand.choice(["ok", "error"])
+            world.record(request(now_ms - late, outcome=outcome, status_code=200 if outcome == "ok" else 500))
+        if rand.random() < 0.2:
+            world.record(move(now_ms - 1_000_000, step))
+        assert read(now_ms, shelf) == read(now_ms, None)

@@ -27,7 +27,7 @@ GOOD = '[[rules]]\nalert = "Good"\nexpr = \'active_model == "secondary"\'\n'
     ("rule", "line", "words"),
     [
         ("alert = \"A\"\nexpr = 'active_model = \"secondary\"'", 6, ["column 14", "write =="]),
-        ("alert = \"A\"\nexpr = 'actve_model == \"secondary\"'", 6, ["there is no name actve_model", "did you mean active_model"]),
+        ("alert = \"A\"\nexpr = 'actve_model == \"secondary\"'", 6, ["no name actve_model", "mean active_model"]),
         ("alert = \"A\"\nexpr = 'active_model == \"secondry\"'", 6, ['did you mean "secondary"']),
         ("alert = \"A\"\nexpr = 'failovers(\"10m\") > \"3\"'", 6, ["a number and a text"]),
         ("alert = \"A\"\nexpr = 'failovers > 3'", 6, ['write failovers("5m")']),

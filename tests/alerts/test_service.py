@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from alerts.service import AlertService, Part
 from engine.clock import SystemClock
 from engine.config import Config
+from engine.fleet.store import StoreCoordinator
 from tests.alerts.listener import Listener
 from tests.alerts.world import World, open_recorder
 
@@ -57,3 +63,105 @@ def test_an_alert_is_delivered_and_its_resolution_too(make_config: Callable[...,
             service.stop()
             recorder.close()
     assert [row[0] for row in world.rows("SELECT state FROM outbox")] == ["delivered", "delivered"]
+
+
+def test_a_rule_file_with_a_mistake_is_reported_and_its_good_rules_work(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "alerts.toml").write_text(RULES + "[[rules]]\nalert = \"Bad\"\nexpr = 'actve_model == 1'\n")
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    with Listener() as ops:
+        service = AlertService(make_config(settings(ops.url)), recorder, owner="a")
+        service.start()
+        try:
+            world.agree("secondary")
+            ops.wait_for(1)
+            health = service.health()
+            assert health.ok
+            assert any("alerts.toml:9: Bad:" in reason for reason in health.reasons)
+            (tmp_path / "alerts.toml").write_text(RULES)
+            eventually(lambda: service.health().reasons == ())
+            assert [letter.json["status"] for letter in ops.letters] == ["firing"]
+        finally:
+            service.stop()
+            recorder.close()
+
+
+def eventually(holds: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_be_over(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    with Listener() as ops:
+        config = make_config(settings(ops.url).replace("200ms", "1s"))
+        service = AlertService(config, recorder, owner="a")
+        go_on = threading.Event()
+        tick = service.ticker.tick
+        service.start()
+        try:
+            eventually(lambda: service.health().last_tick_ms is not None)
+
+            def hang(rules: object) -> Any:
+                go_on.wait(20)
+                return tick(rules)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(service.ticker, "tick", hang)
+            began = time.monotonic()
+            eventually(lambda: not service.health().ok)
+            assert time.monotonic() - began <= 3.2
+            assert "not evaluated" in service.health().detail
+            assert ops.wait_for(1)[0].json["commonLabels"]["alertname"] == "EvaluatorStalled"
+        finally:
+            service.stop(0.1)
+            go_on.set()
+        second = AlertService(config, recorder, owner="b")  # a restart ends what the first one said
+        second.start()
+        try:
+            letters = ops.wait_for(2)
+            assert [letter.json["status"] for letter in letters] == ["firing", "resolved"]
+            assert letters[0].json["alerts"][0]["startsAt"] == letters[1].json["alerts"][0]["startsAt"]
+        finally:
+            second.stop()
+            recorder.close()
+
+
+def test_of_two_processes_on_one_store_one_evaluates_and_the_other_takes_over(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.service.LEASE_TTL_S", 0.6)
+    monkeypatch.setattr("alerts.service.LEASE_RENEW_S", 0.1)
+    monkeypatch.setattr("alerts.service.PULSE_S", 0.1)
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    with Listener() as ops:
+        config = make_config(settings(ops.url))
+        coordinators = [StoreCoordinator(recorder), StoreCoordinator(recorder)]
+        first = AlertService(config, recorder, coordinators[0], "a")
+        second = AlertService(config, recorder, coordinators[1], "b")
+        first.start()
+        second.start()
+        try:
+            world.agree("secondary")
+            ops.wait_for(1)
+            assert (first.health().part, second.health().part) == (Part.EVALUATOR, Part.STANDBY)
+            assert second.health().ok
+            first.stop()
+            eventually(lambda: second.health().part is Part.EVALUATOR)
+            world.agree("primary")
+            letters = ops.wait_for(2)
+            assert [letter.json["status"] for letter in letters] == ["firing", "resolved"]
+        finally:
+            first.stop()
+            second.stop()
+            for coordinator in coordinators:
+                coordinator.close()
+            recorder.close()

@@ -41,12 +41,13 @@ def thousand_rules() -> str:
 
 FILL = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows),
-     r AS MATERIALIZED (SELECT i, :now - CAST((:rows - i) * :span / :rows AS INTEGER) AS ts, abs(random()) % 1000 AS dice FROM n)
-INSERT INTO requests (id, ts_ms, manager, instance, epoch, active_role, role, model, status_code, outcome, code, attempts,
-    streamed, duration_ms, ttft_ms, overhead_us, input_tokens, output_tokens, cost_usd, finish_reason, synthetic)
+     r AS MATERIALIZED (
+         SELECT i, :now - CAST((:rows - i) * :span / :rows AS INTEGER) AS ts, abs(random()) % 1000 AS dice FROM n)
+INSERT INTO requests (id, ts_ms, manager, instance, epoch, active_role, role, model, status_code, outcome, code,
+    attempts, streamed, duration_ms, ttft_ms, overhead_us, input_tokens, output_tokens, cost_usd, finish_reason, synthetic)
 SELECT printf('%032d', i), ts, 'chat', 'i', 1, 'primary', iif(dice < 900, 'primary', 'secondary'), 'm',
-    iif(dice % 100 = 7, 502, 200), iif(dice % 100 = 7, 'error', 'ok'), NULL, 1, 0, 200.0 + dice * dice / 100.0, 100.0 + dice,
-    10, 100, 50, 0.001, 'stop', 0 FROM r
+    iif(dice % 100 = 7, 502, 200), iif(dice % 100 = 7, 'error', 'ok'), NULL, 1, 0, 200.0 + dice * dice / 100.0,
+    100.0 + dice, 10, 100, 50, 0.001, 'stop', 0 FROM r
 """
 ATTEMPTS = """
 INSERT INTO attempts (request_id, n, ts_ms, manager, role, model, status_code, category, duration_ms, waited_ms,
@@ -54,21 +55,24 @@ INSERT INTO attempts (request_id, n, ts_ms, manager, role, model, status_code, c
 SELECT id, 1, ts_ms, manager, role, model, status_code, iif(outcome = 'ok', 'ok', 'server_error'), duration_ms, 0,
     'closed', 0, 0 FROM requests WHERE ts_ms > :since
 """
-SUMS = (
-    "INSERT INTO rollup_minute (minute, manager, role, model, status_code, outcome, code, failover_cause, synthetic, n,"
-    " attempts, duration_ms, overhead_us, input_tokens, output_tokens, cost_usd) SELECT ts_ms / 60000, manager, role,"
-    " model, status_code, outcome, '', '', 0, count(*), count(*), sum(duration_ms), sum(overhead_us), sum(input_tokens),"
-    " sum(output_tokens), sum(cost_usd) FROM requests GROUP BY 1, 2, 3, 4, 5, 6",
-    "INSERT INTO attempt_minute (minute, manager, role, model, category, synthetic, n, duration_ms, input_tokens,"
-    " output_tokens, cost_usd) SELECT minute, manager, role, model, iif(outcome = 'ok', 'ok', 'server_error'), 0, sum(n),"
-    " sum(duration_ms), 0, 0, 0 FROM rollup_minute GROUP BY 1, 2, 3, 4, 5",
-    "INSERT INTO latency_minute (minute, manager, role, model, metric, outcome, bucket, n)"
-    " SELECT ts_ms / 60000, manager, role, model, 'duration', outcome,"
-    " CAST(35 * log2(duration_ms / 10) AS INTEGER) + 1, count(*) FROM requests GROUP BY 1, 2, 3, 4, 6, 7",
-    "INSERT INTO latency_minute (minute, manager, role, model, metric, outcome, bucket, n)"
-    " SELECT ts_ms / 60000, manager, role, model, 'ttft', outcome,"
-    " CAST(35 * log2(ttft_ms / 10) AS INTEGER) + 1, count(*) FROM requests GROUP BY 1, 2, 3, 4, 6, 7",
-)
+LATENCY = """
+INSERT INTO latency_minute (minute, manager, role, model, metric, outcome, bucket, n)
+SELECT ts_ms / 60000, manager, role, model, '{metric}', outcome, CAST(35 * log2({metric}_ms / 10) AS INTEGER) + 1, count(*)
+FROM requests GROUP BY 1, 2, 3, 4, 6, 7
+"""
+ROLLUP = """
+INSERT INTO rollup_minute (minute, manager, role, model, status_code, outcome, code, failover_cause, synthetic, n,
+    attempts, duration_ms, overhead_us, input_tokens, output_tokens, cost_usd)
+SELECT ts_ms / 60000, manager, role, model, status_code, outcome, '', '', 0, count(*), count(*), sum(duration_ms),
+    sum(overhead_us), sum(input_tokens), sum(output_tokens), sum(cost_usd) FROM requests GROUP BY 1, 2, 3, 4, 5, 6
+"""
+TRIES = """
+INSERT INTO attempt_minute (minute, manager, role, model, category, synthetic, n, duration_ms, input_tokens,
+    output_tokens, cost_usd)
+SELECT minute, manager, role, model, iif(outcome = 'ok', 'ok', 'server_error'), 0, sum(n), sum(duration_ms), 0, 0, 0
+FROM rollup_minute GROUP BY 1, 2, 3, 4, 5
+"""
+SUMS = (ROLLUP, TRIES, LATENCY.format(metric="duration"), LATENCY.format(metric="ttft"))
 
 
 @pytest.mark.bench
@@ -101,7 +105,8 @@ def test_a_tick_over_a_thousand_rules_on_ten_million_requests_takes_less_than_20
         busy.append((time.process_time() - cpu) * 1000)
     recorder.close()
     assert report.errors == {}
-    print(f"\n{ROWS:,} requests, 1000 rules: median {sorted(walls)[3]:.0f} ms, worst {max(walls):.0f} ms, processor {sorted(busy)[3]:.0f} ms,")
-    print(f"{sorted(busy)[3] / INTERVAL_S / 10:.2f} % of a core at {INTERVAL_S:g} s")
-    assert sorted(walls)[3] < 200
-    assert sorted(busy)[3] / (INTERVAL_S * 1000) < 0.02
+    median, worst, processor = sorted(walls)[3], max(walls), sorted(busy)[3]
+    print(f"\n{ROWS:,} requests, 1,000 rules: median {median:.0f} ms, worst {worst:.0f} ms,", end=" ")
+    print(f"processor {processor:.0f} ms: {processor / INTERVAL_S / 10:.2f} % of a core at {INTERVAL_S:g} s")
+    assert median < 200
+    assert processor / (INTERVAL_S * 1000) < 0.02
