@@ -68,7 +68,7 @@ class Tally:
     Attributes:
         down: Hosts that say down.
         up: Hosts that say up.
-        lost: Hosts lost less than `member_grace` ago; they count among those with an opinion.
+        lost: Hosts that are silent and were there less than `member_grace` ago; they count as an opinion.
         live: Hosts with an instance alive.
     """
 
@@ -128,10 +128,14 @@ class Ballot:
 
     @property
     def lost_hosts(self) -> set[str]:
-        """Hosts whose every instance is lost, the last one less than `member_grace` ago."""
+        """Hosts that were there less than `member_grace` ago and say nothing now, not even that they abstain.
+
+        A host whose votes have run out counts from that moment, although its membership lives on for some seconds:
+        between the two nobody would count it, and the smaller half of a split could move everybody.
+        """
         grace = self.policy.member_grace
-        recently = {member.host for member in self.members if not member.alive and member.lost_for < grace}
-        return recently - self.live_hosts
+        lately = {member.host for member in self.members if member.alive or member.lost_for < grace}
+        return lately - {vote.host for vote in self.votes}
 
     def ready(self) -> bool:
         """Whether enough hosts have passed their probe gate towards primary."""

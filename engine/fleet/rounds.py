@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -149,9 +149,13 @@ class Rounds:
             act(desk)
         except CoordinatorUnavailable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round is made
             self._troubles.append(f"{desk.exchange.name}: {type(error).__name__} in a round of agreement")
-            log.exception("a round of agreement on %s failed; the last agreement stands", desk.exchange.name)
+            self.failed(desk, error)
+
+    def failed(self, desk: Desk, error: Exception) -> None:
+        """A round for a manager met a mistake of ours."""
+        log.error("a round of agreement on %s failed; the last agreement stands", desk.exchange.name, exc_info=error)
 
     def poke(self, name: str) -> None:
         """Something happened to a manager, so a round is worth making soon."""
@@ -201,7 +205,8 @@ class Rounds:
             self._regressed(exchange, document)
             return
         self._vote(desk)
-        votes, members = coordinator.votes(exchange.name), coordinator.members()
+        members = [member for member in coordinator.members() if _takes_part(member, exchange.name)]
+        votes = coordinator.votes(exchange.name)
         live = sum(member.alive for member in members)
         seen = self._observation(exchange)
         with exchange.lock:
@@ -351,3 +356,9 @@ def _same(last: Vote, vote: Vote) -> bool:
         and (last.epoch, last.ready, last.stage_ok, last.stage_failed)
         == (vote.epoch, vote.ready, vote.stage_ok, vote.stage_failed)
     )
+
+
+def _takes_part(member: Member, manager: str) -> bool:
+    """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
+    epochs = member.gauges.get("epochs")
+    return not isinstance(epochs, Mapping) or manager in epochs

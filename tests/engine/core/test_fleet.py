@@ -66,7 +66,8 @@ def ask(
         ({"a": DOWN, "b": UP}, "ab", False, "one of two is not more than half"),
         ({"a": DOWN, "b": DOWN, "c": UP}, "abc", True, "two of three"),
         ({"a": DOWN, "b": DOWN, "c": UP, "d": UP}, "abcd", False, "two of four is not more than half"),
-        ({"a": DOWN, "b": DOWN}, "abcde", True, "idle hosts abstain"),
+        ({"a": DOWN, "b": DOWN, "c": IDLE, "d": IDLE, "e": IDLE}, "abcde", True, "idle hosts abstain"),
+        ({"a": DOWN, "b": DOWN}, "abcde", False, "hosts whose votes have run out are silent, not idle"),
         ({"a": DOWN, "b": UP, "c": UP, "d": UP, "e": UP}, "abcde", False, "one broken machine moves nobody"),
         ({}, "abc", False, "nobody says anything"),
     ],
@@ -152,7 +153,7 @@ def test_lost_hosts_count_among_the_others_for_the_grace(down: str, absent: str,
 
 def test_a_host_with_one_worker_left_is_not_lost() -> None:
     members = [*alive("a"), Member("b/0", "b"), Member("b/1", "b", alive=False, lost_for=5.0)]
-    assert Ballot((), members, FLEET).lost_hosts == set()
+    assert Ballot([vote("a", UP), vote("b", IDLE)], members, FLEET).lost_hosts == set()
 
 
 # -- holds and flaps -------------------------------------------------------------------------------------------
