@@ -22,6 +22,8 @@ def judged(flight: Flight, attempt: Attempt, outcome: Outcome, started: float) -
     if outcome.category is not Category.OK or completion is None or flight.request.synthetic:
         return outcome
     exchange = flight.exchange
+    if not exchange.validators and not exchange.policy.validation.json_schema:
+        return outcome
     try:
         check_reply(flight.request, flight.provisional(attempt, completion), exchange.policy, exchange.validators)
     except SemanticFailure as rejection:

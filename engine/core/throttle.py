@@ -126,6 +126,21 @@ class Throttle:
             insort(self._stated, at)
         return slot
 
+    def take(self, now: float) -> Slot | None:
+        """Take and use a slot at once, which is all there is to do while nothing limits the model.
+
+        Returns:
+            The slot; `None`, and nothing is taken, when a limit, a cap or a gate has a say: `reserve` one then.
+        """
+        if self.cap is not None or self._limit is not None or (self.gate_until is not None and now < self.gate_until):
+            return None
+        self._forget(now)
+        slot = Slot(now, self._next_id)
+        self._next_id += 1
+        self._used[slot.id] = now
+        self._sends.add(now)
+        return slot
+
     def confirm(self, slot: Slot, now: float) -> bool:
         """Use a slot, on waking at its time and just before sending.
 
@@ -224,7 +239,6 @@ class Throttle:
 
     def _forget(self, now: float) -> None:
         """Drop what is a minute old, including slots whose owner never came back."""
-        self._sends.slide(now)
         for slots in (self._waiting, self._used):
             while slots and now - next(iter(slots.values())) >= SPAN:
                 slots.popitem(last=False)
