@@ -31,6 +31,8 @@ _DOCUMENT_TYPES: Mapping[str, tuple[type, ...]] = {
     "cause": (str,),
     "hold": _NUMBER,
     "flaps": (int,),
+    "moved": (int,),
+    "moved_by": (str,),
     "writer": (str,),
     "evidence": (dict,),
     "override": (dict, NoneType),
@@ -119,6 +121,9 @@ class Document:
         hold: Seconds that secondary is kept at least, from when an observer saw the move.
         hold_until_ms: The same as wall time, for people.
         flaps: Recent flaps; each doubles the hold.
+        moved: The epoch at which `active` last changed, 0 for never: whoever adopts a later document without having
+            seen that one still records the move under its own epoch.
+        moved_by: The cause of that change.
         override: An operator's pin.
         forced: Forced breakers by role.
         writer: Instance that wrote it, with a nonce, to recognise one's own success after an unknown answer.
@@ -135,6 +140,8 @@ class Document:
     hold: float = 0.0
     hold_until_ms: int = 0
     flaps: int = 0
+    moved: int = 0
+    moved_by: str = ""
     override: Override | None = None
     forced: Mapping[str, Force] = field(default_factory=dict)
     writer: str = ""
@@ -142,7 +149,14 @@ class Document:
 
     def following(self, **changes: Any) -> Document:
         """The next document: these changes, one epoch later."""
-        return replace(self, epoch=self.epoch + 1, **changes)
+        following = replace(self, epoch=self.epoch + 1, **changes)
+        if following.active is self.active:
+            return following
+        return replace(following, moved=following.epoch, moved_by=following.cause)
+
+    def is_same(self, other: Document) -> bool:
+        """Whether both say the same; of one epoch there can be two only in a store that forgot a write."""
+        return self == other or self.to_json() == other.to_json()
 
     def to_json(self) -> str:
         """The document as stores keep it."""
@@ -175,6 +189,7 @@ class Document:
 
     @classmethod
     def _from_body(cls, body: dict[str, Any]) -> Document:
+        body = {"moved": 0, "moved_by": "", **body}  # not in the first documents of this version
         _check(body, _DOCUMENT_TYPES)
         if body["share"] > 1:
             msg = f"share is {body['share']}"

@@ -371,8 +371,13 @@ def _stage(
 
 
 def pin(document: Document, override: Override, seen: Observation) -> Document:
-    """The document with an operator's pin: the pinned model is active at once."""
+    """The document with an operator's pin: the pinned model is active at once.
+
+    A hold that was running goes on where the pin moves nothing. Where it moves the active model there is none: what
+    an operator did needs no waiting, and coming to primary by order is no return that could have failed.
+    """
     moved = document.active is not override.role
+    unheld = {"hold": 0.0, "hold_until_ms": seen.wall_ms, "since_ms": seen.wall_ms} if moved else {}
     return _next(
         document,
         seen,
@@ -380,25 +385,16 @@ def pin(document: Document, override: Override, seen: Observation) -> Document:
         active=override.role,
         share=1.0 if override.role is Role.PRIMARY else 0.0,
         stage=None,
-        since_ms=seen.wall_ms if moved else document.since_ms,
         override=override,
         evidence={"by": override.by, "reason": override.reason},
+        **unheld,
     )
 
 
 def release(document: Document, override: Override, seen: Observation, cause: str) -> Document:
-    """The document without the pin: where it leads back to primary, through gate and ramp, without a hold."""
-    hold = 0.0 if override.role is Role.SECONDARY else document.hold
+    """The document without the pin: where it leads back to primary, through what is left of a hold, gate and ramp."""
     evidence = {"by": override.by, "reason": override.reason}
-    return _next(
-        document,
-        seen,
-        cause=cause,
-        override=None,
-        hold=hold,
-        hold_until_ms=seen.wall_ms,
-        evidence=evidence,
-    )
+    return _next(document, seen, cause=cause, override=None, evidence=evidence)
 
 
 def force(document: Document, role: Role, forced: Force | None, seen: Observation) -> Document:

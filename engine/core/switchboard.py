@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from engine.core.agreement import Document, Opinion, Override, Verdict, Vote
+from engine.core.agreement import Document, Force, Opinion, Override, Verdict, Vote
 from engine.core.breaker import Breaker, BreakerState, Permit, Transition
 from engine.core.budget import RetryBudget
 from engine.core.capability import Calibration
@@ -28,6 +28,9 @@ UNAVAILABLE_FOR: Mapping[Category, float] = MappingProxyType(
     {Category.QUOTA_EXHAUSTED: 3600.0, Category.MODEL_UNAVAILABLE: 300.0}
 )
 """Seconds until a model that said so itself is asked again, when it named no time of its own."""
+
+LONGEST_AGE = 86_400.0
+"""Seconds; no estimate by the wall clock is longer, and no rule asks for more."""
 
 PERMIT_MARGIN = 30.0
 """Seconds past a call's total deadline after which its permit counts as lost."""
@@ -84,6 +87,8 @@ class Line:
     def opinion(self, now: float) -> Opinion:
         """What this instance votes about the model: only vote-eligible calls, never an operator's force."""
         seen = self.breaker.snapshot(now)
+        if seen.state is BreakerState.HALF_OPEN and seen.samples == 0:
+            return Opinion()  # an operator's force ended: nothing is known of the model yet
         if seen.state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
             return Opinion(Verdict.DOWN, seen.vote_samples, seen.vote_failures, str(seen.state))
         if seen.state is BreakerState.CLOSED and seen.vote_samples > 0:
@@ -104,6 +109,10 @@ class Hop:
     cause: Cause | None = None
 
 
+BOTH: Mapping[Role, tuple[Hop, ...]] = MappingProxyType({role: (Hop(role), Hop(role.other)) for role in Role})
+"""The ordinary hops: a role, and the other one if that fails."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adoption:
     """What changed for this instance when it adopted a document."""
@@ -116,6 +125,19 @@ class Adoption:
     def moved(self) -> bool:
         """Whether the active model is another one now."""
         return self.previous.active is not self.document.active
+
+
+def _age(since_ms: int, wall_ms: int) -> float:
+    """Seconds since a wall time, by a clock that may be wrong: never negative, nor more than `LONGEST_AGE`."""
+    return min(max(0.0, (wall_ms - since_ms) / 1000), LONGEST_AGE) if since_ms else 0.0
+
+
+def _spent(act: Override | Force, wall_ms: int | None) -> float:
+    """Seconds of an act's time that are over, 0 where its beginning was seen; within the time it was given."""
+    if wall_ms is None:
+        return 0.0
+    left = (act.expires_ms - wall_ms) / 1000
+    return act.ttl - min(max(0.0, left), act.ttl)
 
 
 class Switchboard:
@@ -137,7 +159,9 @@ class Switchboard:
         self.active_seen = now
         self.document_seen = now
         self.override_seen = now
+        self._pin_estimated = False
         self._forced_seen: dict[str, float] = {}
+        self._forces_estimated: set[str] = set()
         self._samples = StageSamples()
         self._last_probe = now
         self._patience = 2 * policy.recovery.stage_for
@@ -146,8 +170,14 @@ class Switchboard:
 
     # -- the agreement -----------------------------------------------------------------------------------------
 
-    def adopt(self, document: Document, now: float) -> Adoption | None:
+    def adopt(self, document: Document, now: float, *, wall_ms: int | None = None) -> Adoption | None:
         """Take over a newer document; an older or equal epoch changes nothing.
+
+        Args:
+            document: What is agreed.
+            now: Monotonic seconds.
+            wall_ms: Given by a process that has just started and did not see things begin: how long `active`, a pin
+                and forced breakers have lasted is then estimated by the wall clock, milliseconds UTC.
 
         Returns:
             What changed, or `None`.
@@ -157,28 +187,40 @@ class Switchboard:
             return None
         self.document = document
         self.document_seen = now
-        if document.active is not previous.active:
+        if wall_ms is not None:
+            self.active_seen = now - _age(document.since_ms, wall_ms)
+        elif document.active is not previous.active:
             self.active_seen = now
-        if document.override is not None and document.override != previous.override:
-            self.override_seen = now
+        self._see_pin(previous, now, wall_ms)
         self._samples = StageSamples(document.epoch)
         if document.active is Role.PRIMARY or document.stage is None:
             self.gate = Gate(self.policy.recovery)
         if document.stage is not None:
             self._last_probe, self._patience = now, 2 * self.policy.recovery.stage_for
-        return Adoption(previous, document, self._apply_forces(previous, now))
+        return Adoption(previous, document, self._apply_forces(previous, now, wall_ms))
 
-    def _apply_forces(self, previous: Document, now: float) -> tuple[tuple[Role, Transition], ...]:
+    def _see_pin(self, previous: Document, now: float, wall_ms: int | None) -> None:
+        pin = self.document.override
+        if pin is None or (pin == previous.override and wall_ms is None):
+            return
+        self.override_seen = now - _spent(pin, wall_ms)
+        self._pin_estimated = wall_ms is not None
+
+    def _apply_forces(self, previous: Document, now: float, wall_ms: int | None) -> tuple[tuple[Role, Transition], ...]:
         moved: list[tuple[Role, Transition]] = []
         for role, line in self.lines.items():
             force = self.document.forced.get(role)
+            if force is not None and wall_ms is not None:
+                self._forced_seen[role] = now - _spent(force, wall_ms)
+                self._forces_estimated.add(role)
             if force == previous.forced.get(role):
                 continue
             reason = f"forced by {force.by}: {force.reason}" if force else "force ended"
             state = FORCED[force.state] if force else None
             moved += ((role, transition) for transition in line.breaker.force(state, now, reason))
-            if force:
+            if force and wall_ms is None:
                 self._forced_seen[role] = now
+                self._forces_estimated.discard(role)
         return tuple(moved)
 
     def override(self, now: float) -> Override | None:
@@ -191,10 +233,23 @@ class Switchboard:
         force = self.document.forced.get(role)
         return None if force is None else self._forced_seen.get(role, self.document_seen) + force.ttl
 
-    def forces_ended(self, now: float) -> tuple[str, ...]:
-        """Roles whose forced breaker has outlived its time."""
-        forced = self.document.forced.items()
-        return tuple(role for role, force in forced if now >= self._forced_seen.get(role, now) + force.ttl)
+    def override_ended(self, now: float, allowance: float = 0.0) -> bool:
+        """Whether the operator's pin has outlived its time.
+
+        Args:
+            now: Monotonic seconds.
+            allowance: Seconds more where that time is only estimated.
+        """
+        return self.document.override is not None and self.override(now - allowance * self._pin_estimated) is None
+
+    def forces_ended(self, now: float, allowance: float = 0.0) -> tuple[str, ...]:
+        """Roles whose forced breaker has outlived its time; `allowance` as for `override_ended`."""
+        ended = []
+        for role, force in self.document.forced.items():
+            ends = self._forced_seen.get(role, now) + force.ttl + allowance * (role in self._forces_estimated)
+            if now >= ends:
+                ended.append(role)
+        return tuple(ended)
 
     @property
     def hold_until(self) -> float:
@@ -213,14 +268,14 @@ class Switchboard:
         document = self.document
         pin = self.override(now)
         if pin is not None:
-            return (Hop(pin.role),) if pin.strict else (Hop(pin.role), Hop(pin.role.other))
+            return (Hop(pin.role),) if pin.strict else BOTH[pin.role]
         if document.active is Role.PRIMARY:
-            return (Hop(Role.PRIMARY), Hop(Role.SECONDARY))
+            return BOTH[Role.PRIMARY]
         if document.stage is not None and in_share(key, document.ramp, document.share):
             return (Hop(Role.PRIMARY, Cause.RAMP), Hop(Role.SECONDARY))
         if self.probe_due(now):
             return (Hop(Role.PRIMARY, Cause.PROBE), Hop(Role.SECONDARY))
-        return (Hop(Role.SECONDARY), Hop(Role.PRIMARY))
+        return BOTH[Role.SECONDARY]
 
     def probe_due(self, now: float) -> bool:
         """Whether the next request, or a synthetic one, should test primary for the way back."""

@@ -15,15 +15,17 @@ def gauges_of(instance: Instance, exchanges: Sequence[Exchange]) -> dict[str, An
     """The gauges of a process.
 
     Returns:
-        `queue`; `in_flight`, `epochs` and `breakers` by manager; `coordinator_up`, `agreement_ms` (when the agreement
-        was last read, milliseconds UTC) and `trouble`; and under `managers` what an operator wants to know beyond
-        that, where times are seconds from `at_ms`.
+        `queue_length`; `instances` (alive in the fleet, as last seen); `in_flight`, `epochs` and `breakers` by manager;
+        `coordinator_up`, `agreement_ms` (when the agreement was last read, milliseconds UTC), `regressed_ms` (when the
+        coordinator was last found to have gone back in time) and `trouble`; and under `managers` what an operator
+        wants to know beyond that, where times are seconds from `at_ms`.
     """
     details = {exchange.name: manager_gauges(exchange) for exchange in exchanges}
     agent = instance.agent
     return {
         "at_ms": instance.clock.wall_ms(),
-        "queue": instance.recorder.queue_length,
+        "queue_length": instance.recorder.queue_length,
+        "instances": max((exchange.board.instances for exchange in exchanges), default=1),
         "in_flight": {name: detail["in_flight"] for name, detail in details.items()},
         "epochs": {name: detail["epoch"] for name, detail in details.items()},
         "breakers": {
@@ -31,6 +33,7 @@ def gauges_of(instance: Instance, exchanges: Sequence[Exchange]) -> dict[str, An
         },
         "coordinator_up": agent.reachable is not False,
         "agreement_ms": agent.agreed_ms,
+        "regressed_ms": agent.regressed_ms,
         "trouble": agent.trouble,
         "managers": details,
     }

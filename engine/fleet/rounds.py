@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.core import fleet
-from engine.core.agreement import Document, DocumentError, Member, Vote
-from engine.core.events import FailoverRecord, OverrideRecord, Scope
+from engine.core.agreement import Document, DocumentError, Member
 from engine.core.messages import Request, Role
-from engine.core.switchboard import Adoption
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
+from engine.fleet.desk import Desk
+from engine.fleet.minutes import expiry_of, move_of
+from engine.fleet.troubles import Troubles
 
 if TYPE_CHECKING:
     from engine.clock import Clock
@@ -43,20 +43,16 @@ STALL: Final = 2.0
 STALL_SILENCE: Final = 30.0
 """Seconds of abstaining after such a pause (Redis Sentinel's TILT mode)."""
 
+PATIENCE: Final = 1.0
+"""Seconds of a turn after which a coordinator that fails is left alone until the next one. Where one manager's
+document is refused at once, the others are still agreed on; where nothing answers, nobody waits for each in turn."""
+
+SKEW: Final = 120.0
+"""Seconds that a process which did not see a pin begin leaves to other hosts to end it: its wall clock may be ahead."""
+
 
 def _nonce() -> str:
     return secrets.token_hex(4)
-
-
-@dataclass(slots=True)
-class Desk:
-    """What a process remembers about its part in the agreement on one manager."""
-
-    exchange: Exchange
-    voted: Vote | None = None
-    voted_at: float = 0.0
-    probing: bool = False
-    prober: Callable[[Request, Role], None] | None = None
 
 
 class Rounds:
@@ -71,7 +67,8 @@ class Rounds:
 
     Attributes:
         reachable: Whether the coordinator answered last time; `None` before the first time.
-        agreed_ms: When it last did, milliseconds UTC.
+        agreed_ms: When every manager's agreement was last read, milliseconds UTC.
+        regressed_ms: When the store was last found to have gone back in time, milliseconds UTC.
         trouble: What is wrong with the agreement, for people.
     """
 
@@ -93,13 +90,19 @@ class Rounds:
         self._beat_at = 0.0
         self._silent_until = 0.0
         self.reachable: bool | None = None
+        self._begun = False
+        self._turns_lost = 0
         self.agreed_ms: int | None = None
+        self.regressed_ms: int | None = None
         self.trouble: str | None = None
-        self._troubles: list[str] = []
+        self._troubles = Troubles()
 
     def add(self, exchange: Exchange) -> None:
         """Take on a manager."""
-        self._desks = {**self._desks, exchange.name: Desk(exchange)}
+        desk = Desk(exchange)
+        if self._begun and self._local is not None:
+            desk.recall(self._local)
+        self._desks = {**self._desks, exchange.name: desk}
 
     def probes_with(self, name: str, prober: Callable[[Request, Role], None]) -> None:
         """How synthetic probes of a manager are sent: by whichever driver serves it."""
@@ -125,23 +128,50 @@ class Rounds:
 
     def turn(self) -> None:
         """One round for every manager, then the probes that are due."""
-        before = self.trouble
-        self._troubles.clear()
-        try:
-            self._beat()
-            for desk in self._desks.values():
-                self._shielded(desk, self._round)
-        except CoordinatorUnavailable as error:
+        self._troubles.begin(self._clock.monotonic())
+        error = self._agree()
+        self._troubles.say()
+        if error is not None:
             self._lost(error)
         else:
-            if self.reachable is False:
-                log.info("the coordinator is back; agreement resumes")
-            self.reachable, self.trouble = True, "; ".join(self._troubles) or None
-            self.agreed_ms = self._clock.wall_ms()
-            if self.trouble is not None and self.trouble != before:
-                log.error("%s; the last good agreement stands", self.trouble)
+            self._answered()
         for desk in self._desks.values():
             self._shielded(desk, self._probe)
+
+    def _agree(self) -> CoordinatorUnavailable | None:
+        """A heartbeat and a round for every manager; returns what the coordinator first failed with."""
+        until = self._clock.monotonic() + PATIENCE
+        failed: CoordinatorUnavailable | None = None
+        try:
+            self._beat()
+        except CoordinatorUnavailable as error:
+            failed = error
+        desks = list(self._desks.values())
+        first = self._turns_lost % max(1, len(desks))  # so that no manager's trouble keeps the same others waiting
+        for desk in desks[first:] + desks[:first]:
+            if failed is None or self._clock.monotonic() < until:
+                try:
+                    self._shielded(desk, self._round)
+                    continue
+                except CoordinatorUnavailable as error:
+                    failed = failed or error
+            desk.exchange.vote()  # only its housekeeping: permits that never came back expire without a coordinator
+        self._turns_lost += failed is not None
+        return failed
+
+    def _answered(self) -> None:
+        if self.reachable is False:
+            log.info("the coordinator is back; agreement resumes")
+        self.reachable, self.trouble = True, self._troubles.text()
+        if not self._troubles.unread:
+            self.agreed_ms = self._clock.wall_ms()
+
+    def _lost(self, error: CoordinatorUnavailable) -> None:
+        if self.reachable is not False:
+            known = any(desk.exchange.board.document.epoch for desk in self._desks.values())
+            stands = "the last agreement stands" if known else "nothing was agreed here yet, so primary serves,"
+            log.warning("%s; %s until it is back", error, stands)
+        self.reachable, self.trouble = False, "; ".join(filter(None, (str(error), self._troubles.text())))
 
     def _shielded(self, desk: Desk, act: Callable[[Desk], None]) -> None:
         """Do something for one manager; a mistake of ours there must not end the thread or keep the others waiting."""
@@ -149,8 +179,10 @@ class Rounds:
             act(desk)
         except CoordinatorUnavailable:
             raise
+        except DocumentError as error:
+            self._troubles.note_unread(f"{desk.exchange.name}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round is made
-            self._troubles.append(f"{desk.exchange.name}: {type(error).__name__} in a round of agreement")
+            self._troubles.note_unread(f"{desk.exchange.name}: {type(error).__name__} in a round of agreement")
             self.failed(desk, error)
 
     def failed(self, desk: Desk, error: Exception) -> None:
@@ -176,142 +208,123 @@ class Rounds:
         if document is not None:
             self._adopt(desk, document)
 
-    def recall(self) -> None:
-        """Begin with the agreement kept beside the records, in case the coordinator is away."""
-        for desk in self._desks.values():
-            document = None
-            if self._local is not None:
-                with suppress(CoordinatorUnavailable, DocumentError):  # a start without it is a start from nothing
-                    document = self._local.read(desk.exchange.name)
-            if document is not None:
-                desk.exchange.adopt(document)
-
-    def _lost(self, error: CoordinatorUnavailable) -> None:
-        if self.reachable is not False:
-            log.warning("%s; the last agreement stands until it is back", error)
-        self.reachable, self.trouble = False, str(error)
-
     def _round(self, desk: Desk) -> None:
         exchange, coordinator = desk.exchange, self._coordinator
-        try:
-            document = coordinator.read(exchange.name)
-        except DocumentError as error:
-            self._troubles.append(f"{exchange.name}: {error}")
-            return
+        document = coordinator.read(exchange.name)
         if document is None:
-            document = self._found(exchange)
+            document = self._found(desk)
         self._adopt(desk, document)
-        if document.epoch < exchange.board.document.epoch:
-            self._regressed(exchange, document)
+        if self._is_behind(exchange, document):
+            self._go_on_from_known(desk)
             return
         self._vote(desk)
         members = [member for member in coordinator.members() if _takes_part(member, exchange.name)]
-        votes = coordinator.votes(exchange.name)
+        desk.votes, desk.members = votes, _ = coordinator.votes(exchange.name), members
+        desk.seen_ms = self._clock.wall_ms()
         live = sum(member.alive for member in members)
-        seen = self._observation(exchange)
+        seen = self._observation(exchange, members)
         with exchange.lock:
             exchange.board.instances = max(1, live)
             following = fleet.decide(document, votes, members, seen, exchange.policy.recovery, exchange.policy.fleet)
         if following is not None and coordinator.swap(exchange.name, document.epoch, following):
             self._swapped(desk, document, following)
 
-    def _found(self, exchange: Exchange) -> Document:
+    # -- what the store has lost ---------------------------------------------------------------------------------
+
+    def _found(self, desk: Desk) -> Document:
         """The first document of a manager, or the one this process still knows when the store has lost it."""
+        exchange = desk.exchange
         known = exchange.board.document
-        document = known if known.epoch else Document(since_ms=self._clock.wall_ms(), epoch=1)
+        if known.epoch and desk.caught_up:
+            lost = f"the coordinator lost the agreement; epoch {known.epoch} is written again"
+            self._regressed(f"{exchange.name}: {lost}")
+        fresh = Document(since_ms=self._clock.wall_ms(), epoch=1, writer=self._writer(exchange))
+        document = known if known.epoch else fresh
         self._coordinator.swap(exchange.name, None, document)
         return self._coordinator.read(exchange.name) or document
 
-    def _regressed(self, exchange: Exchange, document: Document) -> None:
-        """The store went back in time: refuse its document and offer the newer one again, one epoch later."""
+    @staticmethod
+    def _is_behind(exchange: Exchange, document: Document) -> bool:
+        """Whether the store forgot something: an older epoch, or the same one with another content."""
         known = exchange.board.document
-        self._troubles.append(f"{exchange.name}: the store holds epoch {document.epoch} after {known.epoch} was seen")
-        self._coordinator.swap(exchange.name, document.epoch, known.following(cause="regressed"))
+        return document.epoch < known.epoch or (document.epoch == known.epoch and not document.is_same(known))
 
-    def _observation(self, exchange: Exchange) -> fleet.Observation:
+    def _go_on_from_known(self, desk: Desk) -> None:
+        """The store went back in time: refuse its document and offer the known one again, one epoch later."""
+        exchange = desk.exchange
+        document = self._coordinator.read(exchange.name)
+        if document is None or not self._is_behind(exchange, document):
+            return  # an operator's act came between reading and looking, or the next round will see
+        known = exchange.board.document
+        self._regressed(
+            f"{exchange.name}: the coordinator went back to epoch {document.epoch} by {document.writer or 'nobody'} "
+            f"after epoch {known.epoch} by {known.writer or 'nobody'} was agreed; it is refused and written anew"
+        )
+        refused = {"refused_epoch": document.epoch, "refused_writer": document.writer}
+        following = known.following(cause="regressed", writer=self._writer(exchange), evidence=refused)
+        if self._coordinator.swap(exchange.name, document.epoch, following):
+            self._adopt(desk, following)
+
+    def _regressed(self, text: str) -> None:
+        self.regressed_ms = self._clock.wall_ms()
+        self._troubles.keep(text, self._clock.monotonic())
+
+    # -- a round's parts -----------------------------------------------------------------------------------------
+
+    def _writer(self, exchange: Exchange) -> str:
+        return f"{exchange.identity.instance}/{self._nonce()}"
+
+    def _observation(self, exchange: Exchange, members: Sequence[Member]) -> fleet.Observation:
         board, clock = exchange.board, self._clock
         now = clock.monotonic()
+        others = any(member.alive and member.host != exchange.identity.host for member in members)
+        allowance = SKEW if others else 0.0
         return fleet.Observation(
             now=now,
             wall_ms=clock.wall_ms(),
             active_seen=board.active_seen,
             document_seen=board.document_seen,
-            writer=f"{exchange.identity.instance}/{self._nonce()}",
-            override_over=board.document.override is not None and board.override(now) is None,
-            forces_over=board.forces_ended(now),
+            writer=self._writer(exchange),
+            override_over=board.override_ended(now, allowance),
+            forces_over=board.forces_ended(now, allowance),
         )
 
     def _vote(self, desk: Desk) -> None:
-        """Cast the vote when it says something new, or before its lease ends."""
-        exchange, clock = desk.exchange, self._clock
-        vote = exchange.vote()
-        now = clock.monotonic()
-        if now < self._silent_until:
-            return
-        last, ttl = desk.voted, exchange.policy.fleet.vote_ttl
-        if last is not None and _same(last, vote) and now - desk.voted_at < ttl / 3:
-            return
-        self._coordinator.vote(exchange.name, vote, ttl)
-        desk.voted, desk.voted_at = vote, now
+        """Say what this process finds, unless it was paused."""
+        vote, now = desk.exchange.vote(), self._clock.monotonic()
+        if now >= self._silent_until:
+            desk.cast(self._coordinator, vote, now)
 
     def _swapped(self, desk: Desk, document: Document, following: Document) -> None:
         """What only the writer of a document records: the end of an override is an operator's act too."""
         self._adopt(desk, following)
         ended = document.override
         if ended is not None and following.override is None:
-            record = OverrideRecord(
-                id=desk.exchange.new_id(),
-                ts_ms=self._clock.wall_ms(),
-                manager=desk.exchange.name,
-                action="expired",
-                role=ended.role,
-                strict=ended.strict,
-                reason=ended.reason,
-                actor=ended.by,
-                expires_ms=ended.expires_ms,
-                epoch=following.epoch,
-            )
-            self._sink.submit([record])
+            self._sink.submit([expiry_of(desk.exchange, ended, following)])
 
     def _adopt(self, desk: Desk, document: Document) -> None:
-        adoption = desk.exchange.adopt(document)
+        catching_up = not desk.caught_up
+        desk.caught_up = True
+        adoption = desk.exchange.adopt(document, estimate=catching_up)
         if adoption is None:
             return
-        if adoption.moved:
-            self._sink.submit([self._move(desk.exchange, adoption)])
+        move = move_of(desk.exchange, adoption, catching_up=catching_up)
+        if move is not None:
+            self._sink.submit([move])
         desk.voted = None
         self._beat_at = 0.0
-        self._remember(desk, document)
-
-    def _move(self, exchange: Exchange, adoption: Adoption) -> FailoverRecord:
-        document = adoption.document
-        return FailoverRecord(
-            id=exchange.new_id(),
-            ts_ms=self._clock.wall_ms(),
-            manager=exchange.name,
-            instance=exchange.identity.instance,
-            scope=Scope.ACTIVE,
-            from_role=adoption.previous.active,
-            to_role=document.active,
-            cause=document.cause,
-            request_id=None,
-            epoch=document.epoch,
-            evidence=document.evidence,
-        )
+        trouble = None if self._local is None else desk.remember(self._local, document)
+        if trouble is not None:
+            self._troubles.note(trouble)
 
     # -- across restarts without the coordinator ---------------------------------------------------------------
 
-    def _remember(self, desk: Desk, document: Document) -> None:
-        """Keep the agreement beside the records, for a start without the coordinator."""
-        local, name = self._local, desk.exchange.name
-        if local is None:
-            return
-        try:
-            known = local.read(name)
-            if known is None or known.epoch < document.epoch:
-                local.swap(name, known.epoch if known else None, document)
-        except (CoordinatorUnavailable, DocumentError) as error:
-            self._troubles.append(f"{name}: the agreement could not be kept for a restart: {error}")
+    def recall(self) -> None:
+        """Begin with the agreement kept beside the records, in case the coordinator is away."""
+        self._begun = True
+        if self._local is not None:
+            for desk in self._desks.values():
+                desk.recall(self._local)
 
     # -- synthetic probes and heartbeats -----------------------------------------------------------------------
 
@@ -342,20 +355,15 @@ class Rounds:
         member = self.member()
         if self._local is not None:
             try:
-                self._local.register(member, MEMBER_TTL)  # metrics and dashboard read the store beside the records
+                # Metrics and dashboard read the store beside the records; the others' votes are nowhere else in it.
+                self._local.register(replace(member, gauges={**member.gauges, "fleet": self._views()}), MEMBER_TTL)
             except CoordinatorUnavailable as error:
-                self._troubles.append(str(error))
+                self._troubles.note(str(error))
         self._coordinator.register(member, MEMBER_TTL)
 
-
-def _same(last: Vote, vote: Vote) -> bool:
-    """Whether two votes say the same, whatever their sequence number."""
-    return (
-        (last.primary.verdict, last.primary.reason) == (vote.primary.verdict, vote.primary.reason)
-        and (last.secondary.verdict, last.secondary.reason) == (vote.secondary.verdict, vote.secondary.reason)
-        and (last.epoch, last.ready, last.stage_ok, last.stage_failed)
-        == (vote.epoch, vote.ready, vote.stage_ok, vote.stage_failed)
-    )
+    def _views(self) -> dict[str, Any]:
+        views = {name: desk.view() for name, desk in self._desks.items()}
+        return {name: view.to_body() for name, view in views.items() if view is not None}
 
 
 def _takes_part(member: Member, manager: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,19 @@ def test_the_next_document_is_one_epoch_later() -> None:
     assert FULL.following(cause="x").epoch == 13
 
 
+def test_a_document_without_its_last_move_is_read_as_one_that_never_moved() -> None:
+    body = json.loads(FULL.to_json())
+    del body["moved"], body["moved_by"]
+    assert Document.from_json(json.dumps(body)) == FULL
+
+
+def test_two_documents_are_the_same_when_they_say_the_same() -> None:
+    read = Document.from_json(FULL.to_json())
+    assert FULL.is_same(read)
+    assert replace(FULL, evidence={"roles": ("a",)}).is_same(replace(FULL, evidence={"roles": ["a"]}))
+    assert not FULL.is_same(replace(FULL, writer="a/2"))
+
+
 @pytest.mark.parametrize("version", [2, 99])
 def test_a_newer_version_asks_for_an_upgrade(version: int) -> None:
     with pytest.raises(DocumentError, match=rf"newer version \({version} > 1\): upgrade Switchgear here"):
@@ -58,7 +72,7 @@ def test_a_newer_version_asks_for_an_upgrade(version: int) -> None:
         ("epoch", "12"), ("epoch", -1), ("epoch", None), ("epoch", True), ("epoch", 1.5), ("active", "third"),
         ("active", None), ("share", "all"), ("share", 1.5), ("share", float("nan")), ("stage", "one"), ("ramp", None),
         ("hold", float("inf")), ("hold", -1.0), ("flaps", 1.5), ("writer", None), ("evidence", []), ("forced", []),
-        ("forced", {"primary": {}}), ("override", {"role": "primary"}), ("override", "primary"), ("v", "1"),
+        ("forced", {"primary": {}}), ("moved", -1), ("moved_by", 3), ("override", {"role": "primary"}), ("override", "primary"), ("v", "1"),
         ("forced", {"third": json.loads(FULL.to_json())["forced"]["primary"]}),
         ("forced", {"primary": {**json.loads(FULL.to_json())["forced"]["primary"], "state": "ajar"}}),
     ],

@@ -88,6 +88,8 @@ def test_a_move_says_what_justified_it() -> None:
         since_ms=1_000_000,
         hold=15.0,
         hold_until_ms=1_015_000,
+        moved=4,
+        moved_by="quorum",
         writer="me/1",
         evidence={
             "role": "primary",
@@ -320,6 +322,48 @@ def test_clearing_is_the_same_as_expiry_under_another_name() -> None:
     expired = ask(pinned, [], seen=at(override_over=True))
     assert expired is not None
     assert replace(cleared, cause="") == replace(expired, cause="")
+
+
+def test_a_pin_to_the_model_that_is_active_lets_a_running_hold_go_on() -> None:
+    held = replace(ON_SECONDARY, hold=60.0, hold_until_ms=1_060_000)
+    freed = release(pin(held, PIN, at(1020.0)), PIN, at(1030.0), "override cleared")
+    assert (freed.hold, freed.hold_until_ms) == (60.0, 1_060_000)
+    assert ask(freed, READY, seen=at(1059.0, active=1000.0)) is None, "thirty seconds of it were left"
+    assert ask(freed, READY, seen=at(1060.0, active=1000.0)) is not None
+
+
+def test_a_pin_that_moved_to_secondary_leaves_no_hold_behind() -> None:
+    freed = release(pin(replace(ON_PRIMARY, hold=60.0), PIN, at(1000.0)), PIN, at(1010.0), "override cleared")
+    assert (freed.active, freed.hold, freed.hold_until_ms) == (Role.SECONDARY, 0.0, 1_000_000)
+
+
+@pytest.mark.parametrize("flaps", [0, 3])
+def test_a_pin_to_primary_that_ended_is_no_flap_when_primary_dies_again(flaps: int) -> None:
+    to_primary = replace(PIN, role=Role.PRIMARY)
+    away = replace(ON_SECONDARY, hold=60.0, flaps=flaps)
+    freed = release(pin(away, to_primary, at(1000.0)), to_primary, at(1010.0), "override expired")
+    assert freed.active is Role.PRIMARY
+    following = ask(freed, [vote("a", DOWN)], seen=at(1015.0, active=1000.0))
+    assert following is not None
+    assert (following.flaps, following.hold) == (flaps, 15.0 * 2**flaps)
+
+
+def test_a_pin_to_primary_while_it_serves_hides_no_flap() -> None:
+    to_primary = replace(PIN, role=Role.PRIMARY)
+    back = replace(ON_PRIMARY, hold=15.0)
+    freed = release(pin(back, to_primary, at(1000.0)), to_primary, at(1010.0), "override expired")
+    following = ask(freed, [vote("a", DOWN)], seen=at(1015.0, active=990.0))
+    assert following is not None
+    assert following.flaps == 1
+
+
+def test_a_document_names_the_epoch_of_the_last_move_whatever_came_after_it() -> None:
+    moved = ask(ON_PRIMARY, [vote("a", DOWN), vote("b", DOWN)])
+    assert moved is not None
+    later = force(moved, Role.PRIMARY, FORCE, at())
+    assert (later.epoch, later.moved, later.moved_by) == (5, 4, "quorum")
+    pinned = pin(later, replace(PIN, role=Role.PRIMARY), at())
+    assert (pinned.moved, pinned.moved_by) == (6, "override")
 
 
 FORCE = Force("forced_open", "bad answers", "ana", 60.0, 0, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.core.agreement import Document, Force, Override, Verdict
@@ -9,7 +11,7 @@ from engine.core.breaker import BreakerState, Permit
 from engine.core.messages import Role
 from engine.core.outcomes import Category, Cause, Effect
 from engine.core.policy import ManagerPolicy, ModelFacts, RecoveryPolicy
-from engine.core.switchboard import Hop, Switchboard
+from engine.core.switchboard import LONGEST_AGE, Hop, Switchboard
 
 POLICY = ManagerPolicy(
     "chat",
@@ -106,6 +108,60 @@ def test_a_force_reaches_the_breaker_and_leaves_it_through_half_open() -> None:
     ended = made.adopt(Document(epoch=3, writer="x"), 161.0)
     assert ended is not None
     assert [moved.to_state for _, moved in ended.transitions] == [BreakerState.HALF_OPEN]
+
+
+# -- after a restart, when only the wall clock knows ------------------------------------------------------------
+
+
+def test_a_restart_continues_a_hold_where_it_was() -> None:
+    made = Switchboard(POLICY, 5.0)
+    made.adopt(replace(MOVED, since_ms=1_000_000), 5.0, wall_ms=1_010_000)
+    assert (made.active_seen, made.hold_until) == (-5.0, 10.0)
+    made.adopt(replace(STAGE, since_ms=1_000_000), 6.0, wall_ms=1_011_000)
+    assert made.active_seen == -5.0
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "age", "why"),
+    [
+        (0, 0.0, "it never changed, as far as anybody wrote"),
+        (2_000_000, 0.0, "the writer's clock is ahead by minutes"),
+        (1, LONGEST_AGE, "this machine's clock is years ahead"),
+    ],
+)
+def test_an_age_by_the_wall_clock_stays_within_reason(since_ms: int, age: float, why: str) -> None:
+    made = Switchboard(POLICY, 0.0)
+    made.adopt(replace(MOVED, since_ms=since_ms), 0.0, wall_ms=1_000_000 if since_ms != 1 else 10**12)
+    assert made.active_seen == -age, why
+
+
+@pytest.mark.parametrize(
+    ("wall_ms", "left", "why"),
+    [
+        (1_020_000, 40.0, "twenty seconds are over"),
+        (900_000, 60.0, "this clock is behind: never longer than it was given"),
+        (2_000_000, 0.0, "this clock is ahead: over, and no less than that"),
+    ],
+)
+def test_a_restart_knows_how_much_is_left_of_a_pin_and_of_a_force(wall_ms: int, left: float, why: str) -> None:
+    pin = Override(SECONDARY, False, "maintenance", "ana", 60.0, 1_060_000, 2)
+    force = Force("forced_open", "bad answers", "ana", 60.0, 1_060_000, 2)
+    document = Document(epoch=3, active=SECONDARY, share=0.0, override=pin, forced={"primary": force}, writer="x")
+    made = Switchboard(POLICY, 100.0)
+    made.adopt(document, 100.0, wall_ms=wall_ms)
+    assert made.override_seen + pin.ttl == made.force_ends(PRIMARY) == 100.0 + left, why
+    assert made.override_ended(100.0 + left)
+    assert made.forces_ended(100.0 + left) == ("primary",)
+
+
+def test_an_estimated_end_is_left_to_those_who_saw_the_beginning() -> None:
+    document = pinned(SECONDARY, ttl=60.0)
+    made = Switchboard(POLICY, 0.0)
+    made.adopt(document, 0.0, wall_ms=10**12)
+    assert not made.override_ended(119.0, allowance=120.0)
+    assert made.override_ended(120.0, allowance=120.0)
+    made.adopt(pinned(SECONDARY, ttl=60.0, epoch=3), 200.0)
+    assert made.override_ended(260.0, allowance=120.0), "this one was seen to begin"
 
 
 # -- where requests go -----------------------------------------------------------------------------------------
