@@ -25,7 +25,9 @@ FACT_KEYS = (
     "tokens_per_minute",
 )
 
-_VERSION = re.compile(r"(-latest|-\d{3}|-\d{4}-\d{2}-\d{2}|-\d{2}-\d{2}|-\d{4}|-preview|-exp|-instruct|:[\w.-]+)$")
+_VERSION = re.compile(
+    r"(-latest|-\d{3}|-\d{4}-\d{2}-\d{2}|-\d{2}-\d{4}|-\d{2}-\d{2}|-\d{4}|-preview|-exp|-instruct|:[\w.-]+)$"
+)
 
 
 @cache

@@ -124,6 +124,11 @@ def test_facts_of_a_known_model_need_not_be_written() -> None:
     assert "prefill" in facts.capabilities
 
 
+def test_models_that_refuse_a_trailing_model_turn_are_not_asked_with_a_prefill() -> None:
+    takes = {name for name, facts in shipped_facts().items() if "prefill" in facts["capabilities"]}
+    assert takes == {"gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"}
+
+
 def test_what_is_written_wins_over_what_is_known_field_by_field() -> None:
     facts = model('name = "gemini-2.5-flash"\ninput_price = 9\ncapabilities = []')
     assert (facts.input_price, facts.output_price, facts.capabilities) == (9, 2.50, frozenset())
@@ -145,7 +150,9 @@ def test_an_unknown_model_has_unknown_facts_and_usual_capabilities() -> None:
         ("models/gemini-2.5-pro", "gemini-2.5-pro"),
         ("google/gemini-2.5-pro", "gemini-2.5-pro"),
         ("gemini-2.5-pro-preview-06-05", "gemini-2.5-pro"),
-        ("gemini-2.0-flash-001", "gemini-2.0-flash"),
+        ("gemini-2.5-flash-001", "gemini-2.5-flash"),
+        ("gemini-2.5-flash-preview-09-2025", "gemini-2.5-flash"),
+        ("gemini-3.1-pro-preview", "gemini-3.1-pro"),
         ("gpt-4o-2024-08-06", "gpt-4o"),
         ("gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
         ("mistral-large-latest", "mistral-large"),
