@@ -44,7 +44,8 @@ WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :ro
      r AS MATERIALIZED (
          SELECT i, :now - CAST((:rows - i) * :span / :rows AS INTEGER) AS ts, abs(random()) % 1000 AS dice FROM n)
 INSERT INTO requests (id, ts_ms, manager, instance, epoch, active_role, role, model, status_code, outcome, code,
-    attempts, streamed, duration_ms, ttft_ms, overhead_us, input_tokens, output_tokens, cost_usd, finish_reason, synthetic)
+    attempts, streamed, duration_ms, ttft_ms, overhead_us, input_tokens, output_tokens, cost_usd, finish_reason,
+    synthetic)
 SELECT printf('%032d', i), ts, 'chat', 'i', 1, 'primary', iif(dice < 900, 'primary', 'secondary'), 'm',
     iif(dice % 100 = 7, 502, 200), iif(dice % 100 = 7, 'error', 'ok'), NULL, 1, 0, 200.0 + dice * dice / 100.0,
     100.0 + dice, 10, 100, 50, 0.001, 'stop', 0 FROM r
@@ -57,7 +58,8 @@ SELECT id, 1, ts_ms, manager, role, model, status_code, iif(outcome = 'ok', 'ok'
 """
 LATENCY = """
 INSERT INTO latency_minute (minute, manager, role, model, metric, outcome, bucket, n)
-SELECT ts_ms / 60000, manager, role, model, '{metric}', outcome, CAST(35 * log2({metric}_ms / 10) AS INTEGER) + 1, count(*)
+SELECT ts_ms / 60000, manager, role, model, '{metric}', outcome, CAST(35 * log2({metric}_ms / 10) AS INTEGER) + 1,
+    count(*)
 FROM requests GROUP BY 1, 2, 3, 4, 6, 7
 """
 ROLLUP = """
