@@ -40,6 +40,7 @@ PARTS_OF_OTHERS = {
     "jsonschema-specifications": "jsonschema",
     "pydantic-core": "pydantic",
     "referencing": "jsonschema",
+    "typing-extensions": "pydantic",
 }
 """Distributions imported by name that belong to a declared one and are pinned by it."""
 
