@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +64,22 @@ def checked_store(config: Config, *, workers: int = 1) -> Store:
     store.claim_writing()
     store.release_writing()
     return store
+
+
+def signs_in_by_oidc(folders: Sequence[Path] | None = None) -> bool:
+    """Whether Streamlit's own sign-in is set up, in the secrets file that the dashboard is going to read.
+
+    Args:
+        folders: Where `.streamlit/secrets.toml` is looked for; this folder and the user's by default.
+    """
+    for folder in folders if folders is not None else (Path.cwd(), Path.home()):
+        try:
+            text = (folder / ".streamlit" / "secrets.toml").read_text(encoding="utf-8")
+            if "auth" in tomllib.loads(text):
+                return True
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+            continue
+    return False
 
 
 def gateway() -> Starlette:

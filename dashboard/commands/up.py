@@ -22,7 +22,7 @@ import click
 
 from dashboard import serve as dashboard
 from dashboard.commands.options import config_option
-from dashboard.serving import DEMO_VARIABLE, checked_store, configured
+from dashboard.serving import DEMO_VARIABLE, checked_store, configured, signs_in_by_oidc
 from engine.config import Config, Surface
 from engine.config.config import PATH_VARIABLE, http_url
 from engine.gateway.server import bind, listen
@@ -44,7 +44,7 @@ def command(ctx: click.Context, config_path: Path | None, demo: bool) -> None:
         os.environ[DEMO_VARIABLE] = "1"
     config = configured(config_path)
     os.environ[PATH_VARIABLE] = str(Path(config.source).resolve())
-    config.refuse_exposed(Surface.GATEWAY, Surface.CONTROL, Surface.DASHBOARD)
+    config.refuse_exposed(Surface.GATEWAY, Surface.CONTROL, Surface.DASHBOARD, oidc=signs_in_by_oidc())
     config.require_provider_keys()
     bind(config).close()
     listen(config.dashboard.host, config.dashboard.port, config.source, "dashboard").close()
