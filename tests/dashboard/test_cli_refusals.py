@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dashboard import cli
+from dashboard.serving import signs_in_by_oidc
 from engine.schema import APPLICATION_ID
 from tests.dashboard.running import MODELS, SIMULATED, Place, once
 
@@ -163,3 +164,12 @@ def test_the_installed_command_says_the_same_as_a_process(tmp_path: Path) -> Non
     done = once("serve", "--config", str(place.path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f'switchgear: {place.path}: server.prot: unknown key: did you mean "port"?\n'
+
+
+def test_oidc_stands_for_keys_where_streamlit_will_find_it(tmp_path: Path) -> None:
+    assert not signs_in_by_oidc([tmp_path])
+    secrets = tmp_path / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    for text, found in (("[auth]\nredirect_uri = 'x'\n", True), ("[other]\n", False), ("not TOML", False)):
+        secrets.write_text(text)
+        assert signs_in_by_oidc([tmp_path]) is found
