@@ -540,8 +540,7 @@ class _Life:
                 request_id=self.asked.request.id,
                 votes=rule.votes or effect is Effect.OK,
             )
-            if moved:
-                yield from self._emit(line.role, moved)
+            yield from self._emit(line.role, moved)
         retry_after = failure.retry_after if failure is not None else None
         if category is Category.RATE_LIMITED:
             line.throttle.limited(self.now, retry_after, self.rng())
