@@ -370,3 +370,9 @@ def _takes_part(member: Member, manager: str) -> bool:
     """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
     epochs = member.gauges.get("epochs")
     return not isinstance(epochs, Mapping) or manager in epochs
+
+
+def _takes_part(member: Member, manager: str) -> bool:
+    """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
+    epochs = member.gauges.get("epochs")
+    return not isinstance(epochs, Mapping) or manager in epochs

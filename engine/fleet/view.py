@@ -75,7 +75,7 @@ class Count:
     Attributes:
         down: Hosts that say down.
         up: Hosts that say up.
-        lost: Hosts lost so recently that they still count.
+        lost: Hosts that are silent and were there so recently that they still count.
         opinions: Hosts that count: down, up and lost.
         needed: Hosts that must say down for it to be so; 0 while nobody has an opinion.
         is_down: Whether enough do.
@@ -98,7 +98,7 @@ class FleetState:
         at_ms: When this was seen, milliseconds UTC.
         quorum: Share of opinions that must be exceeded.
         live_hosts: Hosts with an instance alive.
-        lost_hosts: Hosts lost less than the member grace ago.
+        lost_hosts: Hosts that say nothing and were there less than the member grace ago.
         primary: The count about primary.
         secondary: The count about secondary.
         ready_hosts: Hosts whose probe gate towards primary is passed.
