@@ -16,13 +16,14 @@ from typing import Any, NoReturn
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.protocols import Validator as SchemaValidator
-from jsonschema.validators import validator_for
+from jsonschema.validators import extend, validator_for
 from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # it ships no types
 from referencing.exceptions import Unresolvable
 
 from engine.core.errors import InvalidRequest, SemanticFailure
 from engine.core.messages import JSON, FinishReason, Reply, Request
 from engine.core.policy import ManagerPolicy
+from engine.patterns import KEYWORDS, PatternRefused, check_patterns, without_dialects
 
 Validator = Callable[[Request, Reply], None]
 """`check(request, reply)`; raises `SemanticFailure` to reject an answer, anything else reaches the caller as itself."""
@@ -117,13 +118,25 @@ def compiled(schema: JSON) -> SchemaValidator:
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> SchemaValidator:
     schema = json.loads(source)
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind: Any = validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
+        kind.check_schema(schema, format_checker=None)  # patterns are checked below
     except SchemaError as error:
         msg = _cut(f"the JSON schema is not valid at {_path(error.absolute_path) or 'its top'}: {error.validator}")
         raise InvalidRequest(msg, param=_PARAMETER) from None
-    return kind(schema, registry=REGISTRY)
+    try:
+        check_patterns(schema)
+    except PatternRefused as refused:
+        msg = f"the JSON schema is refused: {refused}"
+        raise InvalidRequest(msg, param=_PARAMETER) from None
+    return _bounded(kind)(without_dialects(schema), registry=REGISTRY)
+
+
+@lru_cache(maxsize=16)
+def _bounded(kind: type[SchemaValidator]) -> type[SchemaValidator]:
+    """A draft's validator with keywords that match patterns in bounded time."""
+    made: type[SchemaValidator] = extend(kind, KEYWORDS)  # type: ignore[no-untyped-call]  # its stubs lack it
+    return made
 
 
 def _document(text: str) -> Any:
