@@ -219,7 +219,8 @@ class Rounds:
             return
         self._vote(desk)
         members = [member for member in coordinator.members() if _takes_part(member, exchange.name)]
-        desk.votes, desk.members = votes, _ = coordinator.votes(exchange.name), members
+        votes = coordinator.votes(exchange.name)
+        desk.votes, desk.members = votes, members
         desk.seen_ms = self._clock.wall_ms()
         live = sum(member.alive for member in members)
         seen = self._observation(exchange, members)
@@ -364,12 +365,6 @@ class Rounds:
     def _views(self) -> dict[str, Any]:
         views = {name: desk.view() for name, desk in self._desks.items()}
         return {name: view.to_body() for name, view in views.items() if view is not None}
-
-
-def _takes_part(member: Member, manager: str) -> bool:
-    """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
-    epochs = member.gauges.get("epochs")
-    return not isinstance(epochs, Mapping) or manager in epochs
 
 
 def _takes_part(member: Member, manager: str) -> bool:

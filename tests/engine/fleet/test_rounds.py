@@ -272,8 +272,10 @@ def test_a_restarted_process_ends_a_pin_alone_only_where_nobody_saw_it_begin(
     clock.turn(1.0)
     one.turn()
     one.turn()
-    assert one.document.override is None
-    assert not one.document.forced
+    left = store.documents["chat"]
+    assert isinstance(left, Document)
+    assert left.override is None
+    assert not left.forced
 
 
 def test_a_move_is_recorded_once_under_its_own_epoch_whoever_missed_it(
