@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,11 @@ def explain(one: Row, face: Clockface) -> str:
     if one.state == "firing":
         return f"It fires since {face.text(one.since_ms)}: its condition held for {hold} before that."
     return f"It was resolved at {face.text(one.since_ms)}."
+
+
+def without_values(template: str) -> str:
+    """A rule's text while there is no alert to fill it from: names in the place of values."""
+    return re.sub(r"\{\{\s*(\w+)[^}]*\}\}", r"‹\1›", template)
 
 
 def matcher_lines(asked: str) -> str:

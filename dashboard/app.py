@@ -30,22 +30,15 @@ if visitor is None:
 else:
     st.logo(str(LOGO), size="large")
     chosen = st.navigation(
-        {
-            "": [
-                st.Page(now, title="Now", icon=":material/speed:", url_path="now", default=True),
-                st.Page(incidents, title="Incidents", icon=":material/emergency_home:", url_path="incidents"),
-                st.Page(requests, title="Requests", icon=":material/list_alt:", url_path="requests"),
-            ],
-            "Alerting": [
-                st.Page(alert_rules, title="Alerts", icon=":material/notifications:", url_path="alerts"),
-                st.Page(deliveries, title="Deliveries", icon=":material/send:", url_path="deliveries"),
-            ],
-            "Operate": [
-                st.Page(control, title="Control", icon=":material/tune:", url_path="control"),
-                st.Page(playground, title="Playground", icon=":material/forum:", url_path="playground"),
-            ],
-        },
-        expanded=True,
+        [
+            st.Page(now, title="Now", icon=":material/speed:", url_path="now", default=True),
+            st.Page(incidents, title="Incidents", icon=":material/emergency_home:", url_path="incidents"),
+            st.Page(requests, title="Requests", icon=":material/list_alt:", url_path="requests"),
+            st.Page(alert_rules, title="Alerts", icon=":material/notifications:", url_path="alerts"),
+            st.Page(deliveries, title="Deliveries", icon=":material/send:", url_path="deliveries"),
+            st.Page(control, title="Control", icon=":material/tune:", url_path="control"),
+            st.Page(playground, title="Playground", icon=":material/forum:", url_path="playground"),
+        ]
     )
     frame.footer(visitor)
     chosen.run()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from alerts.rules import RuleSet, read_rules
 from dashboard import acts, alert_board, parts, shared, wording
 from dashboard.alert_board import Row
 from dashboard.frame import actor, address, banner_row, clock, page, require_actor, title
@@ -27,18 +26,12 @@ HISTORY_ROWS = 100
 DURATIONS = {"1 hour": 3600.0, "4 hours": 14_400.0, "1 day": 86_400.0, "7 days": 604_800.0}
 
 
-@st.cache_resource(ttl=15, show_spinner=False, max_entries=4)
-def _rules(path: str, changed: float) -> RuleSet:  # noqa: ARG001 - `changed` is part of the cache's key
-    return read_rules(shared.config().alert_rules_path)
-
-
 @page
 def alert_rules() -> None:
     """Rules, silences and history."""
     manager, _ = title("Alerts", "Evaluated by Switchgear, not by this page")
     banner_row(manager)
-    path = shared.config().alert_rules_path
-    rules = _rules(str(path), path.stat().st_mtime if path.is_file() else 0.0)
+    rules = shared.rules()
     now, face = shared.now_ms(), clock()
 
     def read(connection: Connection) -> tuple[list[AlertRow], list[Silence], tuple[Happening, ...], int | None]:
@@ -113,7 +106,7 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
             rule.alert,
             more=link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-more"),
         ),
-        tag("p", alert_board.explain(one, face)),
+        tag("p", alert_board.explain(one, face), cls="sg-below-pairs"),
         parts.pairs(
             [
                 ("Condition", span("sg-mono", rule.expression.text)),
@@ -123,7 +116,7 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
                 ("Line", str(rule.line)),
             ]
         ),
-        tag("p", rule.annotations.get("description", ""), cls="sg-note sg-below"),
+        tag("p", alert_board.without_values(rule.annotations.get("description", "")), cls="sg-note sg-below"),
         _history(own, face) if own else parts.empty("It has not changed its state in 30 days.", symbol="history"),
     )
 

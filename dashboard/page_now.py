@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import parts, shared, situation, wording
+from dashboard import alert_board, parts, shared, situation, wording
+from dashboard.alert_board import Row
 from dashboard.frame import address, banner_row, clock, guarded, page, title
 from dashboard.happenings import Happening
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.reading import Live, Past
 from dashboard.situation import Summary
 from dashboard.times import Clockface, about, percent
+from dashboard.wording import Tone
+from engine.durations import describe
 
 REFRESH_EVERY = 2.0
 RECENT_MOVES = 6
@@ -112,20 +115,27 @@ def _figures(found: Summary) -> tuple[Html, ...]:
 
 
 def _alerts(live: Live, face: Clockface) -> Html:
-    rows = []
-    for alert in live.alerts:
-        state = wording.face(wording.ALERTS, alert.state)
-        rows.append(
-            link(
-                address("alerts", rule=alert.rule),
-                parts.badge(state),
-                span("sg-row-main", alert.rule),
-                span("sg-note", f"for {face.since(alert.since_ms)}"),
-                cls="sg-row",
-            )
+    board = alert_board.rows(shared.rules().rules, live.alerts, (), live.manager, live.now_ms)
+    rows = [
+        link(
+            address("alerts", rule=one.rule.alert),
+            parts.badge(wording.face(wording.ALERTS, one.state)),
+            span("sg-row-main", one.rule.alert),
+            parts.progress(one.progress, alert_board.explain(one, face), Tone.WARN) if one.state == "pending" else None,
+            span("sg-note", _held(one, face)),
+            cls="sg-row",
+            title=alert_board.explain(one, face),
         )
+        for one in board
+        if one.since_ms is not None and one.state in ("firing", "pending")
+    ]
     inside = join(*rows) if rows else parts.empty("No alert is pending or firing.", symbol="notifications")
     return div("sg-card", parts.heading("Active alerts", more=parts.more(address("alerts"), "Alerts")), inside)
+
+
+def _held(one: Row, face: Clockface) -> str:
+    held = face.since(one.since_ms or face.now_ms)
+    return f"{held} of {describe(one.rule.hold / 1000)}" if one.state == "pending" else f"for {held}"
 
 
 def _moves(past: Past, face: Clockface) -> Html:

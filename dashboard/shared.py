@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import streamlit as st
 
+from alerts.rules import RuleSet, read_rules
 from dashboard.casefile import CaseFile, Line, read_case, read_incidents, read_lines
 from dashboard.reading import Live, Past, read_live, read_past
 from dashboard.times import DAY_MS
@@ -45,6 +46,17 @@ def config() -> Config:
     path = os.environ.get(PATH_VARIABLE, "")
     changed = Path(path).stat().st_mtime if path and Path(path).is_file() else 0.0
     return _config(path, changed, os.environ.get(DEMO_VARIABLE) == "1")
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _rules(path: str, changed: float) -> RuleSet:  # noqa: ARG001 - `changed` is part of the cache's key
+    return read_rules(Path(path))
+
+
+def rules() -> RuleSet:
+    """The alert rules; read again when their file changes."""
+    path = config().alert_rules_path
+    return _rules(str(path), path.stat().st_mtime if path.is_file() else 0.0)
 
 
 def now_ms() -> int:

@@ -252,7 +252,7 @@ class Day:
                 attempts.append(
                     self._attempt(len(attempts) + 1, "secondary", "server_error", 500, "INTERNAL", started + 1900)
                 )
-        elif outage and on_secondary and number < 0.02:
+        elif outage and on_secondary and number < 0.08:
             attempts.append(
                 self._attempt(1, "primary", outage.category, outage.status, outage.error, started, breaker="half_open")
             )

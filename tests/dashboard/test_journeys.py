@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from engine.sqlite import sqlite3
 
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 ALL_PAGES = ("/", "/incidents", "/requests?span=24h", "/alerts", "/deliveries", "/control", "/playground")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -188,3 +189,15 @@ def test_the_playground_says_what_to_do_when_the_gateway_is_stopped(page: Page, 
     page.get_by_label("Prompt").fill("Hello")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("does not answer")).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_passes_axe(chrome: Browser, outage: str, dark: bool) -> None:
+    opened = visit(chrome, dark=dark)
+    for path in (*ALL_PAGES, f"/incidents?at={int(time.time() * 1000)}"):
+        go(opened, outage + path)
+        opened.wait_for_timeout(1_000)
+        opened.add_script_tag(path=AXE)
+        found = opened.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']})")
+        assert [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]] == [], path
+    opened.context.close()
