@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.core.messages import JSON, Call, Request
+from engine.core.outcomes import Category, ProviderFailure
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?:;[^,;]+)*;base64,(?P<data>.*)", re.DOTALL)
 
@@ -41,7 +42,23 @@ def request_body(call: Call, *, json_schema: bool) -> dict[str, Any]:
         call: What is wanted.
         json_schema: The library takes JSON Schema as it is (`responseJsonSchema`); otherwise schemas are rewritten
             in Gemini's older subset of OpenAPI (`responseSchema`).
+
+    Raises:
+        ProviderFailure: A field of the caller's has a shape that cannot be said to Gemini.
     """
+    try:
+        body = _body(call, json_schema=json_schema)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What is translated here is nothing but the caller's JSON, of which OpenAI's endpoints would check every part.
+        detail = f"a message, tool or option has a shape that Gemini does not know ({type(error).__name__})"
+        raise ProviderFailure(Category.INVALID_REQUEST, 400, detail=detail, code="invalid_argument") from error
+    if not body["contents"]:
+        detail = "no message has content that Gemini knows"
+        raise ProviderFailure(Category.INVALID_REQUEST, 400, detail=detail, code="invalid_argument")
+    return body
+
+
+def _body(call: Call, *, json_schema: bool) -> dict[str, Any]:
     request = call.request
     body: dict[str, Any] = {"contents": list(_contents(request.messages, call.prefill))}
     system = [part for message in request.messages if _is_system(message) for part in _parts(message.get("content"))]
@@ -145,7 +162,9 @@ def _media(url: str, assumed: str) -> dict[str, Any]:
 def _declarations(tools: Iterable[JSON], *, json_schema: bool) -> Iterator[dict[str, Any]]:
     for tool in tools:
         function = tool.get("function") or {}
-        declared = {key: function[key] for key in ("name", "description") if function.get(key)}
+        declared = {"name": function["name"]}
+        if function.get("description"):
+            declared["description"] = function["description"]
         parameters = function.get("parameters")
         if parameters and json_schema:
             declared["parametersJsonSchema"] = parameters
