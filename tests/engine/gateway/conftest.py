@@ -48,7 +48,8 @@ def serve(tmp_path: Path, upstream: Upstream) -> Iterator[Serve]:
             folder = tmp_path / str(next(count))
             folder.mkdir()
             of_app = {key: given.pop(key) for key in ("serve_models", "companions") if key in given}
-            return stack.enter_context(running(settings(folder, upstream, kind, other_kind, **given), **of_app))
+            config = settings(folder, upstream, kind, other_kind, **given)
+            return stack.enter_context(running(config, upstream=upstream, **of_app))
 
         yield start
 

@@ -106,8 +106,16 @@ def settings(
 class Running:
     """A gateway that serves, and everything that can be known about it from outside and inside."""
 
-    def __init__(self, config: Config, *, serve_models: bool = True, companions: Sequence[Companion] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        upstream: Upstream,
+        *,
+        serve_models: bool = True,
+        companions: Sequence[Companion] = (),
+    ) -> None:
         self.config = config
+        self.upstream = upstream
         self.instance = Instance.open(config)
         app = build(self.instance, serve_models=serve_models, companions=companions)
         self.routes = app.routes
