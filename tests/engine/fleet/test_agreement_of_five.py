@@ -1,84 +1,138 @@
-"""Five instances with the real agent on every coordinator: how fast they agree, and what one of them cannot do."""
+"""Five instances with real models, callers and coordinators: how fast they agree, and what one of them cannot do."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from engine.config import Config
+from engine.core.breaker import BreakerState
 from engine.core.messages import Role
-from engine.exchange import Exchange
-from engine.fleet.registry import open_coordinator
-from engine.fleet.store import StoreCoordinator
-from engine.instance import Identity, Instance
-from engine.recorder import Recorder
-from engine.store import Store
+from tests.engine.drivers import rows
+from tests.engine.fleet.fleets import FLASH, PRO, QUICK, Fleet, Station, eventually, never
 
 pytestmark = pytest.mark.server
 
-Fleet = list[Exchange]
+LONG_HOLD = QUICK.replace('hold = "1s"', 'hold = "1m"')
 
 
 @pytest.fixture
-def five(url: str, make_config: Callable[..., Config], tmp_path: Path) -> Iterator[tuple[list[Instance], Fleet]]:
-    """Instances on hosts of their own, each with its own store unless they share one."""
-    config = make_config()
-    with ExitStack() as cleanup:
-        instances = []
-        for number in range(5):
-            place = tmp_path / ("shared.db" if url == "store" else f"{number}.db")
-            recorder = Recorder(Store(place).open())
-            name = f"host{number}-1"
-            shared = url == "store"
-            coordinator = (
-                StoreCoordinator(recorder) if shared else open_coordinator(url, instance=name, recorder=recorder)
-            )
-            instance = Instance(config, recorder, coordinator, Identity(name, f"host{number}"))
-            cleanup.callback(instance.close)
-            instances.append(instance)
-        fleet = [instance.exchange("chat") for instance in instances]
-        for instance in instances:
-            instance.start()
-        eventually(lambda: all(exchange.board.document.epoch >= 1 for exchange in fleet))
-        eventually(lambda: all(sum(m.alive for m in i.coordinator.members()) == 5 for i in instances))
-        yield instances, fleet
+def fleet(url: str, make_config: Callable[..., Config], tmp_path: Path) -> Iterator[Fleet]:
+    """On every coordinator."""
+    with Fleet(make_config(LONG_HOLD), url, tmp_path) as made:
+        yield made
 
 
-def eventually(check: Callable[[], bool], within: float = 10.0) -> float:
-    """Wait until something holds; returns the seconds it took."""
-    began = time.monotonic()
-    while time.monotonic() < began + within:
-        if check():
-            return time.monotonic() - began
-        time.sleep(0.005)
-    pytest.fail(f"did not happen within {within} s")
+def is_open(station: Station) -> bool:
+    return station.exchange.board.lines[Role.PRIMARY].breaker.state is BreakerState.OPEN
 
 
-def test_five_instances_agree_on_secondary_within_a_second_in_one_epoch(
-    five: tuple[list[Instance], Fleet], record_property: Callable[[str, object], None]
+def test_from_the_death_of_primary_to_agreement_everywhere_is_under_a_second_beyond_detection(
+    fleet: Fleet, record_property: Callable[[str, object], None]
 ) -> None:
-    instances, fleet = five
-    before = {exchange.board.document.epoch for exchange in fleet}
+    stations = fleet.five()
+    before = {station.document.epoch for station in stations}
     assert len(before) == 1
-    for exchange in fleet:
-        exchange.trip(Role.PRIMARY, "primary died")
-    for instance in instances:
-        instance.agent.poke("chat")
-    took = eventually(lambda: all(exchange.board.document.active is Role.SECONDARY for exchange in fleet))
+    fleet.traffic()
+    for station in stations:
+        station.broken = {PRO}
+    eventually(lambda: sum(map(is_open, stations)) >= 3)
+    took = eventually(lambda: all(station.active is Role.SECONDARY for station in stations))
     record_property("seconds", took)
-    print(f"agreed in {took * 1000:.0f} ms")
+    print(f"{fleet.url.partition(':')[0]}: agreed {took * 1000:.0f} ms after the third breaker had opened")
     assert took < 1.0
-    assert {exchange.board.document.epoch for exchange in fleet} == {before.pop() + 1}
+    fleet.quiet()
+    assert fleet.errors() == []
+    assert {station.document.epoch for station in stations} == {before.pop() + 1}
+    for station in stations:
+        eventually(station.moves)
+        (move,) = station.moves()
+        assert (move["epoch"], move["cause"], move["to_role"]) == (station.document.epoch, "quorum", "secondary")
 
 
-def test_one_instance_cut_off_from_its_model_moves_nobody(five: tuple[list[Instance], Fleet]) -> None:
-    instances, fleet = five
-    fleet[2].trip(Role.PRIMARY, "its own network")
-    instances[2].agent.poke("chat")
-    eventually(lambda: any(v.instance == "host2-1" for v in instances[0].coordinator.votes("chat")))
-    time.sleep(1.2)
-    assert {exchange.board.document.active for exchange in fleet} == {Role.PRIMARY}
+def test_one_instance_cut_off_from_primary_moves_nobody_and_its_callers_are_answered(fleet: Fleet) -> None:
+    stations = fleet.five()
+    lonely = stations[2]
+    lonely.broken = {PRO}
+    fleet.traffic()
+    eventually(lambda: is_open(lonely))
+    never(lambda: any(station.active is not Role.PRIMARY for station in stations), during=1.2)
+    fleet.quiet()
+    assert fleet.errors() == []
+    reply = lonely.ask()
+    assert reply is not None
+    assert reply.model == FLASH
+    assert all(station.moves() == [] for station in stations)
+    assert rows(lonely.place, "failovers", "scope = 'request'")
+
+
+def test_an_operators_pin_reaches_all_survives_who_typed_it_and_ends_everywhere_together(
+    fleet: Fleet, record_property: Callable[[str, object], None]
+) -> None:
+    stations = fleet.five()
+    typed_on, others = stations[0], stations[1:]
+    began = time.monotonic()
+    typed_on.manager.override("secondary", reason="maintenance", ttl=1.8, by="ana")
+    reached = eventually(lambda: all(station.active is Role.SECONDARY for station in others))
+    typed_on.die()
+    record_property("seconds", reached)
+    print(f"{fleet.url.partition(':')[0]}: a pin reached all in {reached * 1000:.0f} ms")
+    assert reached < 1.0
+    never(lambda: any(station.document.override is None for station in others), during=1.0)
+    ends: dict[str, float] = {}
+
+    def note() -> bool:
+        for station in others:
+            if station.document.override is None:
+                ends.setdefault(station.host, time.monotonic() - began)
+        return len(ends) == len(others)
+
+    eventually(note)
+    assert min(ends.values()) > 1.7
+    assert max(ends.values()) - min(ends.values()) < 1.0
+    eventually(lambda: any(rows(station.place, "overrides", "action = 'expired'") for station in others))
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_wall_clocks_that_differ_by_minutes_change_nothing(fleet: Fleet) -> None:
+    ahead = fleet.add("ahead", skew=300.0)
+    right = fleet.add("right")
+    behind = fleet.add("behind", skew=-300.0)
+    stations = [ahead, right, behind]
+    eventually(lambda: all(station.exchange.board.instances == 3 for station in stations))
+    began = time.monotonic()
+    behind.manager.override("secondary", reason="maintenance", ttl=3.0, by="ana")
+    eventually(lambda: all(station.active is Role.SECONDARY for station in stations), within=2.0)
+    ahead.close()
+    ahead.open()
+    ahead.start()
+    eventually(lambda: ahead.active is Role.SECONDARY)
+    eventually(lambda: all(station.document.override is None for station in stations))
+    assert time.monotonic() - began > 2.9, "a restart on a machine whose clock is ahead ends no pin early"
+    hold = max(station.exchange.board.hold_until - time.monotonic() for station in stations)
+    assert hold <= 0.0
+
+
+def test_eight_workers_on_one_host_with_a_broken_network_move_nobody(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    with Fleet(make_config(LONG_HOLD), "store", tmp_path) as fleet:
+        for number in range(8):
+            fleet.add("broken", name=f"broken-{number}", start=False).broken = {PRO}
+        well = [fleet.add(host, start=False) for host in ("one", "two")]
+        starting = [threading.Thread(target=station.start) for station in fleet.stations]
+        for thread in starting:
+            thread.start()
+        for thread in starting:
+            thread.join()
+        eventually(lambda: all(station.exchange.board.instances == 10 for station in fleet.stations))
+        fleet.traffic(every=0.1)
+        eventually(lambda: all(map(is_open, fleet.stations[:8])))
+        never(lambda: any(station.active is not Role.PRIMARY for station in fleet.stations), during=1.5)
+        fleet.quiet()
+        assert fleet.errors() == []
+        assert well[0].moves() == []
