@@ -351,9 +351,7 @@ def test_a_short_overlap_after_a_prefill_is_never_trimmed(answer: str, overlap: 
 
 
 @given(answers(), answers(), st.sampled_from(Continuation), st.data())
-def test_no_more_is_held_than_was_delivered(
-    delivered: str, said: str, how: Continuation, data: st.DataObject
-) -> None:
+def test_no_more_is_held_than_was_delivered(delivered: str, said: str, how: Continuation, data: st.DataObject) -> None:
     stream = broken(Delta(delivered), how=how)
     fed_so_far = passed_so_far = 0
     with suppress(ProviderFailure):
