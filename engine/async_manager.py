@@ -176,7 +176,11 @@ class AsyncDualModelManager:
                 loop.call_soon_threadsafe(ended.set)
 
         job = self._workers.submit(lambda: provider.generate(call), tell)
-        await ended.wait()
+        try:
+            await ended.wait()
+        except BaseException:
+            job.give_up()
+            raise
         completion = job.result()
         assert isinstance(completion, Completion)
         return completion

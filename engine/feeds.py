@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from engine.core.messages import Call, Delta
 from engine.loop import LoopThread
 from engine.providers.base import Provider, is_async
-from engine.workers import Workers
+from engine.workers import Job, Workers
 
 BACKLOG: Final = 64
 """Events read ahead of the caller."""
@@ -77,6 +77,7 @@ class _Pump(ABC):
         self._provider, self._call = provider, call
         self.room = threading.Semaphore(BACKLOG)
         self.closed = False
+        self.job: Job[None] | None = None
 
     def run(self) -> None:
         try:
@@ -102,6 +103,8 @@ class _Pump(ABC):
     def stop(self) -> None:
         self.closed = True
         self.room.release()
+        if self.job is not None:
+            self.job.give_up()
 
 
 class _WorkerFeed(_Pump):
@@ -110,7 +113,7 @@ class _WorkerFeed(_Pump):
     def __init__(self, provider: Provider, call: Call, workers: Workers) -> None:
         super().__init__(provider, call)
         self._items: SimpleQueue[Item] = SimpleQueue()
-        workers.submit(self.run)
+        self.job = workers.submit(self.run)
 
     def put(self, item: Item) -> None:
         self._items.put(item)
@@ -194,7 +197,7 @@ class _BridgedFeed(_Pump):
         super().__init__(provider, call)
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
-        workers.submit(self.run)
+        self.job = workers.submit(self.run)
 
     def put(self, item: Item) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more

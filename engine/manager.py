@@ -154,7 +154,13 @@ class DualModelManager:
                 future.cancel()
             return future.result()
         job = self._workers.submit(lambda: provider.generate(call))
-        if not job.wait(limit.seconds):
+        ended = False
+        try:
+            ended = job.wait(limit.seconds)
+        finally:
+            if not ended:
+                job.give_up()
+        if not ended:
             raise limit
         completion = job.result()
         assert isinstance(completion, Completion)

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,11 +24,14 @@ IDLE_LIMIT = 64
 class Job(Generic[T]):
     """A call on its way through a worker."""
 
-    __slots__ = ("_context", "_done", "_error", "_listener", "_lock", "_result", "_work")
+    __slots__ = ("_context", "_cut", "_done", "_error", "_given_up", "_listener", "_lock", "_result", "_work")
 
     def __init__(self, work: Callable[[], T], listener: Callable[[], None] | None = None) -> None:
         self._work = work
         self._context = copy_context()
+        self._context.run(_current.set, self)
+        self._cut: Callable[[], None] | None = None
+        self._given_up = False
         self._done = False
         self._result: T | None = None
         self._error: BaseException | None = None
@@ -47,6 +50,12 @@ class Job(Generic[T]):
         if self._listener is not None:
             self._listener()
 
+    def give_up(self) -> None:
+        """Nobody waits any more: cut off what the work waits for, where it said how (`on_give_up`)."""
+        self._given_up = True
+        if self._cut is not None and not self._done:
+            self._cut()
+
     def wait(self, timeout: float | None) -> bool:
         """Whether the work ended within `timeout` seconds."""
         if self._done:
@@ -61,6 +70,22 @@ class Job(Generic[T]):
         if self._error is not None:
             raise self._error
         return cast("T", self._result)
+
+
+_current: ContextVar[Job[Any] | None] = ContextVar("job", default=None)
+
+
+def on_give_up(cut: Callable[[], None]) -> None:
+    """Say how to end what the calling job waits for.
+
+    Args:
+        cut: Called from another thread, at most twice, when nobody waits for the job any more; must not block.
+    """
+    job = _current.get()
+    if job is not None:
+        job._cut = cut
+        if job._given_up:
+            cut()
 
 
 class Workers:

@@ -26,6 +26,7 @@ from engine.core.classification import classify_gemini
 from engine.core.messages import Call, Completion, Delta, Limits
 from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.base import Limit, timed_out
+from engine.providers.blocking_line import Line, cuttable_adapter
 from engine.providers.gemini_answer import Reader
 from engine.providers.gemini_request import request_body
 from engine.providers.json_array import ArrayParser
@@ -58,8 +59,11 @@ class GeminiLegacyProvider:
             ProviderFailure: Gemini failed, blocked the prompt, or said no finish reason.
         """
         client, request = self._client(), _request(call)
-        clock = _Clock(call.limits, Limit.ANSWER)
-        response = self._send(client.generate_content, request, clock)
+        clock, line = _Clock(call.limits, Limit.ANSWER), Line()
+        try:
+            response = self._send(client.generate_content, request, clock, line)
+        finally:
+            line.free()
         try:
             body = json.loads(response.content)
         except ValueError:
@@ -73,16 +77,18 @@ class GeminiLegacyProvider:
             ProviderFailure: Gemini failed before or inside the stream.
         """
         client, request = self._client(), _request(call)
-        clock = _Clock(call.limits, Limit.FIRST_TOKEN)
-        response = self._send(client.stream_generate_content, request, clock)
-        reader = Reader()
+        clock, line = _Clock(call.limits, Limit.FIRST_TOKEN), Line()
+        response, reader = None, Reader()
         try:
+            response = self._send(client.stream_generate_content, request, clock, line)
             for element in _elements(response, reader, clock):
                 delta = reader.read(element)
                 yield delta
                 clock.restart(Limit.IDLE)
         finally:
-            response.close()
+            line.free()
+            if response is not None:
+                response.close()
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -97,7 +103,7 @@ class GeminiLegacyProvider:
                 self._made = _client(self._key, self._host, self._name)
             return self._made
 
-    def _send(self, method: Callable[..., Any], request: Any, clock: _Clock) -> Any:
+    def _send(self, method: Callable[..., Any], request: Any, clock: _Clock, line: Line) -> Any:
         """Send one request and return the raw `requests.Response`; errors by status were raised by `_checked`."""
         import requests
         import urllib3
@@ -105,7 +111,8 @@ class GeminiLegacyProvider:
 
         token = _response.set(None)
         try:
-            method(request, retry=None, timeout=clock.pass_to)
+            with line.watched():
+                method(request, retry=None, timeout=clock.pass_to)
         except ParseError:
             raise ProviderFailure(Category.SERVER_ERROR, 200, detail="unreadable body", code="no_json") from None
         except requests.exceptions.ConnectTimeout:
@@ -241,6 +248,8 @@ def _client(key: str | None, host: str, name: str) -> Any:
     transport = GenerativeServiceRestTransport(host=host, credentials=credentials)
     # The transport takes no session. Raising in its own one's hook also ends its repetition of what met a 401.
     transport._session.hooks["response"].append(_checked)
+    for scheme in ("http://", "https://"):
+        transport._session.mount(scheme, cuttable_adapter())
     return generativelanguage.GenerativeServiceClient(transport=transport)
 
 
