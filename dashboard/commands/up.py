@@ -6,6 +6,7 @@ harder to understand than one that is down.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -79,7 +80,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         source = str(self._config.source)
-        click.echo("switchgear: starting gateway and dashboard; Ctrl-C stops both")
+        _say("switchgear: starting gateway and dashboard; Ctrl-C stops both")
         self._start("gateway", [sys.executable, "-m", "dashboard.cli", "serve", "--config", source])
         self._start("dashboard", dashboard.command(self._config))
         threading.Thread(target=self._announce, daemon=True).start()
@@ -89,7 +90,7 @@ class Supervisor:
         for name in died:
             code = self._children[name].returncode
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended by itself with exit code {code}"
-            click.echo(f"switchgear: the {name} {how}; its last lines are above, everything is stopped", err=True)
+            _say(f"switchgear: the {name} {how}; its last lines are above, everything is stopped", err=True)
         return 1 if died else 0
 
     def _start(self, name: str, command: Sequence[str]) -> None:
@@ -128,12 +129,12 @@ class Supervisor:
             while port and not _listens(host, port):
                 if self._changed.wait(LOOK_EVERY):
                     return
-        click.echo(f"switchgear: gateway   {self._config.gateway_url}  (OpenAI-compatible: /v1)")
-        click.echo(f"switchgear: dashboard {http_url(page.host, page.port)}")
+        _say(f"switchgear: gateway   {self._config.gateway_url}  (OpenAI-compatible: /v1)")
+        _say(f"switchgear: dashboard {http_url(page.host, page.port)}")
 
     def _stop(self) -> None:
         """End the children that are left, and say everything they said."""
-        click.echo("switchgear: stopping; open streams are finished first, a second Ctrl-C ends them")
+        _say("switchgear: stopping; open streams are finished first, a second Ctrl-C ends them")
         for child in self._children.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
@@ -158,10 +159,16 @@ class Supervisor:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line; a terminal or pipe that is gone must not keep us from stopping the children."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=err)
+
+
 def _relay(name: str, lines: IO[str]) -> None:
     for line in lines:
         if line.strip():
-            click.echo(f"{name:>9} │ {line.rstrip()}")
+            _say(f"{name:>9} │ {line.rstrip()}")
 
 
 def _listens(host: str, port: int) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.dashboard.running import Place, Running, ask, listens, running
+from tests.dashboard.running import PATIENCE, SWITCHGEAR, Place, Running, ask, listens, running
 
 
 @pytest.fixture
@@ -53,3 +55,20 @@ def test_when_one_dies_the_other_is_stopped_and_the_exit_code_is_1(place: Place,
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         line = f"switchgear: the {name} was ended by SIGKILL; its last lines are above, everything is stopped"
         assert process.lines[-1] == line
+
+
+def test_it_stops_both_although_nobody_reads_what_it_says(place: Place) -> None:
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [str(SWITCHGEAR), "up", "--config", str(place.path)], stdout=write, stderr=write, start_new_session=True
+    )
+    os.close(write)
+    os.close(read)
+    deadline = time.monotonic() + PATIENCE
+    while not (listens(place.port) and listens(place.page_port)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
