@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.commands.acting import existing_store
+from dashboard.commands.fleet_table import fleet_table
 from dashboard.commands.options import config_option, json_option
 from dashboard.serving import configured
 from engine.durations import describe
@@ -65,6 +66,8 @@ def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:
         lines.append(Padding(Text(_pin(manager["override"], now), style="magenta"), (0, 2)))
     lines += [Padding(Text(_forced(role, one, now), style="magenta"), (0, 2)) for role, one in _forces(manager)]
     lines.append(Padding(_breakers(manager), (0, 2)))
+    if manager["fleet"]:
+        lines.append(Padding(fleet_table(manager["fleet"], now), (0, 2)))
     lines.append(Padding(Text(_traffic(manager, now), style="dim"), (0, 2)))
     return Group(*lines)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from engine.fleet.base import Coordinator, CoordinatorUnavailable
 from engine.fleet.desk import Desk
 from engine.fleet.minutes import expiry_of, move_of
 from engine.fleet.troubles import Troubles
+from engine.fleet.view import serves
 
 if TYPE_CHECKING:
     from engine.clock import Clock
@@ -218,7 +219,7 @@ class Rounds:
             self._go_on_from_known(desk)
             return
         self._vote(desk)
-        members = [member for member in coordinator.members() if _takes_part(member, exchange.name)]
+        members = [member for member in coordinator.members() if serves(member, exchange.name)]
         votes = coordinator.votes(exchange.name)
         desk.votes, desk.members = votes, members
         desk.seen_ms = self._clock.wall_ms()
@@ -365,9 +366,3 @@ class Rounds:
     def _views(self) -> dict[str, Any]:
         views = {name: desk.view() for name, desk in self._desks.items()}
         return {name: view.to_body() for name, view in views.items() if view is not None}
-
-
-def _takes_part(member: Member, manager: str) -> bool:
-    """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
-    epochs = member.gauges.get("epochs")
-    return not isinstance(epochs, Mapping) or manager in epochs

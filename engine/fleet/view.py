@@ -145,6 +145,12 @@ def _seat_from(body: Mapping[str, Any]) -> Seat:
     return Seat(**{**body, **opinions})
 
 
+def serves(member: Member, manager: str) -> bool:
+    """Whether an instance serves a manager at all: one that only watches, or serves others, has no say about it."""
+    epochs = member.gauges.get("epochs")
+    return not isinstance(epochs, Mapping) or manager in epochs
+
+
 def fleet_state(
     manager: str,
     document: Document,
