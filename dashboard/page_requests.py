@@ -14,6 +14,7 @@ from dashboard.markup import Child, div, join, link, span
 from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number
 from dashboard.waterfall import outcome_badge, story, waterfall
 from engine import queries
+from engine import queries_dashboard as ask
 from engine.core.outcomes import Cause
 from engine.queries import RequestDetail, RequestFilter, RequestPage, RequestRow, TrafficPoint
 from engine.sqlite import Connection
@@ -60,7 +61,7 @@ def requests() -> None:
                     limit=50,
                 ).events
             ),
-            queries.requests(
+            ask.filtered_requests(
                 connection,
                 start_ms=stretch.start_ms,
                 end_ms=stretch.end_ms,

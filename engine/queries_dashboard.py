@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.ledger import MINUTE_MS
+from engine.percentiles import bucket_of
+from engine.queries import RequestFilter, RequestPage, RequestRow, requests
 from engine.sqlite import Connection
 
 PROBE_SCAN = 2000
@@ -266,3 +268,66 @@ def last_mark(connection: Connection) -> int | None:
     """When alert rules were evaluated last, milliseconds UTC."""
     row = connection.execute("SELECT max(ts_ms) FROM marks WHERE name LIKE 'evaluat%'").fetchone()
     return None if row[0] is None else int(row[0])
+
+
+MINUTES_SCANNED = 120
+"""Most minutes that one page of filtered requests looks into; the next page goes on from there."""
+
+_ROLLED_UP = ("role", "model", "outcome", "status_code", "code", "failover_cause", "synthetic")
+
+
+def filtered_requests(
+    connection: Connection,
+    *,
+    start_ms: int,
+    end_ms: int,
+    where: RequestFilter,
+    before: tuple[int, str] | None = None,
+    limit: int = 50,
+) -> RequestPage:
+    """One page of one manager's requests, newest first, at a cost that does not grow with those that do not match.
+
+    The sums by minute say in which minutes there are matching requests; only those minutes' rows are read.
+
+    Args:
+        connection: Of `Store.reader()`.
+        start_ms: Milliseconds UTC; `(start_ms, end_ms]` as in `engine.queries.requests`.
+        end_ms: Milliseconds UTC.
+        where: What to look for; names a manager.
+        before: The cursor of the page before.
+        limit: Requests a page.
+    """
+    if where == RequestFilter(manager=where.manager):
+        return requests(connection, start_ms=start_ms, end_ms=end_ms, where=where, before=before, limit=limit)
+    last_ms = min(end_ms, before[0]) if before else end_ms
+    found: list[RequestRow] = []
+    minutes = _minutes_with(connection, where, start_ms // MINUTE_MS, last_ms // MINUTE_MS)
+    for minute in minutes:
+        first, last = max(start_ms, minute * MINUTE_MS - 1), min(end_ms, minute * MINUTE_MS + MINUTE_MS - 1)
+        wanted = limit + 1 - len(found)
+        found += requests(connection, start_ms=first, end_ms=last, where=where, before=before, limit=wanted).requests
+        if len(found) > limit:
+            return RequestPage(found[:limit], found[limit - 1].cursor)
+    beyond = (minutes[-1] * MINUTE_MS, "") if len(minutes) == MINUTES_SCANNED else None
+    return RequestPage(found, beyond)
+
+
+def _minutes_with(connection: Connection, where: RequestFilter, first: int, last: int) -> list[int]:
+    """The newest minutes in which the sums know of matching requests."""
+    conditions, values = ["manager = ?", "minute BETWEEN ? AND ?"], [where.manager, first, last]
+    for column in _ROLLED_UP:
+        value = getattr(where, column)
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if where.min_duration_ms is not None:
+        conditions.append(
+            "minute IN (SELECT minute FROM latency_minute WHERE manager = ? AND metric = 'duration'"
+            " AND minute BETWEEN ? AND ? AND bucket >= ?)"
+        )
+        values += [where.manager, first, last, bucket_of(where.min_duration_ms)]
+    rows = connection.execute(
+        f"SELECT DISTINCT minute FROM rollup_minute WHERE {' AND '.join(conditions)} ORDER BY minute DESC LIMIT ?",  # noqa: S608 - this module's own column names
+        [*values, MINUTES_SCANNED],
+    )
+    return [row[0] for row in rows]

@@ -1,0 +1,95 @@
+"""What the control room asks the store is answered exactly, whatever the cost was saved by."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dashboard"))
+
+from history import MANAGER, Moment, write_history
+
+from engine import queries
+from engine import queries_dashboard as ask
+from engine.queries import RequestFilter
+from engine.sqlite import Connection
+from engine.store import Store
+
+DAY = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, now_ms: int) -> Store:
+    path = tmp_path_factory.mktemp("store") / "switchgear.db"
+    write_history(path, now_ms, Moment.DURING, every_ms=20_000)
+    return Store(path)
+
+
+@pytest.fixture
+def connection(store: Store) -> Iterator[Connection]:
+    with store.reader() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        RequestFilter(MANAGER),
+        RequestFilter(MANAGER, outcome="shed"),
+        RequestFilter(MANAGER, role="secondary", failover_cause="rate_limited"),
+        RequestFilter(MANAGER, min_duration_ms=4_000.0),
+        RequestFilter(MANAGER, outcome="ok", min_duration_ms=2_500.0, role="primary"),
+        RequestFilter(MANAGER, role="none"),
+    ],
+    ids=["all", "shed", "spilled", "slow", "slow on primary", "nobody"],
+)
+def test_pages_of_filtered_requests_are_all_of_them_once(
+    connection: Connection, now_ms: int, where: RequestFilter
+) -> None:
+    start = now_ms - DAY
+    expected = queries.requests(connection, start_ms=start, end_ms=now_ms, where=where, limit=100_000).requests
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = ask.filtered_requests(connection, start_ms=start, end_ms=now_ms, where=where, before=cursor, limit=37)
+        found += [row.id for row in page.requests]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert found == [row.id for row in expected]
+
+
+def test_probes_are_tries_of_the_model_that_does_not_serve(connection: Connection, now_ms: int) -> None:
+    for probe in ask.probes(connection, MANAGER, "primary", now_ms - 600_000):
+        detail = queries.request(connection, probe.request_id)
+        assert detail is not None
+        assert detail.request.active_role == "secondary"
+
+
+def test_the_outbox_is_paged_and_summed(connection: Connection) -> None:
+    first, cursor = ask.notifications(connection, limit=2)
+    rest, end = ask.notifications(connection, before=cursor, limit=1000)
+    assert end is None
+    everything, _ = ask.notifications(connection, limit=1000)
+    assert [*first, *rest] == everything
+    sums = {one.receiver: one for one in ask.receivers(connection)}
+    assert sums["ops"].delivered == sum(one.receiver == "ops" for one in everything)
+    assert sums["chat-room"].dead == sum(one.receiver == "chat-room" for one in everything)
+    assert sums["chat-room"].last_failure == "500 Internal Server Error"
+
+
+def test_a_notification_has_its_attempts_in_order(connection: Connection) -> None:
+    dead, _ = ask.notifications(connection, state="dead", limit=1)
+    found = ask.notification(connection, dead[0].id)
+    assert found is not None
+    assert [one.n for one in found[1]] == [1, 2, 3, 4]
+    assert ask.notification(connection, "none") is None
