@@ -92,6 +92,12 @@ class Process:
             return False
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has said."""
         return self._log.read_text(encoding="utf-8", errors="replace")
@@ -108,8 +114,7 @@ class Process:
         return float(times.user + times.system)
 
     def _watched(self) -> psutil.Process:
-        assert self._process is not None
-        return psutil.Process(self._process.pid)
+        return psutil.Process(self.pid)
 
     def kill(self) -> None:
         """End it as a power cut of the process would: SIGKILL."""
