@@ -74,7 +74,10 @@ class Agent(Rounds):
         while not self._stopping:
             self.stood_still(self._clock.monotonic() - due)
             self._wake.clear()
-            self.turn()
+            try:
+                self.turn()
+            except Exception:
+                log.exception("a round of agreement failed; the last agreement stands")
             self._first.set()
             self._beside()
             due = self._clock.monotonic() + ROUND_EVERY
