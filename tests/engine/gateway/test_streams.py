@@ -121,8 +121,13 @@ def _attempts(gateway: Running) -> list[dict[str, Any]]:
 # -- every fault at every event ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("secondary", SECONDARIES)
-@pytest.mark.parametrize("kind", KINDS)
+PAIRS = [
+    *(("openai", secondary) for secondary in SECONDARIES),
+    *((kind, secondary) for kind in KINDS[1:] for secondary in ("takes prefill", "refuses prefill", "takes history")),
+]
+
+
+@pytest.mark.parametrize(("kind", "secondary"), PAIRS)
 def test_a_stream_that_breaks_anywhere_ends_as_the_answer_it_would_have_been(
     serve: Serve, upstream: Upstream, kind: str, secondary: str
 ) -> None:
@@ -180,13 +185,13 @@ def test_both_models_breaking_is_told_however_much_was_shown(serve: Serve, upstr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("style", ["crlf", "comments", "multiline", "split", "no_done", "no_usage", "thoughts"])
-def test_styles_of_streams_are_no_faults(serve: Serve, upstream: Upstream, kind: str, style: str) -> None:
+def test_styles_of_streams_are_no_faults(serve: Serve, upstream: Upstream, kind: str) -> None:
     gateway = serve(kind)
-    fault: Any = {"split": 5, "thoughts": 3}.get(style, True)
-    upstream.set(PRO, replace(SHORT, **{style: fault}))
-    assert honest(gateway, read(gateway)) == "whole"
-    assert [attempt["role"] for attempt in _attempts(gateway)] == ["primary"]
+    for style in ("crlf", "comments", "multiline", "split", "no_done", "no_usage", "thoughts"):
+        fault: Any = {"split": 5, "thoughts": 3}.get(style, True)
+        upstream.set(PRO, replace(SHORT, **{style: fault}))
+        assert honest(gateway, read(gateway)) == "whole", style
+        assert [attempt["role"] for attempt in _attempts(gateway)] == ["primary"], style
 
 
 def test_where_continuing_is_switched_off_the_caller_is_told(serve: Serve, upstream: Upstream) -> None:
