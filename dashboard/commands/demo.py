@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from engine.simulation.history import write_history
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.config import Config
 from engine.recorder import Recorder
+from engine.simulation.history import write_history
 from engine.store import Store
 
 SEED = 7
