@@ -146,6 +146,8 @@ class Reading:
                 return float(len(live))
             case "agreement_age":
                 return self._agreement_age(live)
+            case "agreement_regressed":
+                return float(self._regressed(live))
             case "recorder_queue":
                 return float(sum(beat.gauges.get("queue_length") or 0 for beat in live))
             case "receivers_stopped":
@@ -159,9 +161,24 @@ class Reading:
         return None
 
     def _agreement_age(self, live: Sequence[Beat]) -> float | None:
-        """Seconds since the agreement was last confirmed, of the instance for which it is longest ago."""
-        read = [beat.gauges["agreement_ms"] for beat in live if beat.gauges.get("agreement_ms") is not None]
-        return max(0.0, (self._now_ms - min(read)) / 1000) if read else None
+        """Seconds since the agreement was last confirmed, of the instance for which it is longest ago.
+
+        What an instance wrote is taken from its own clock's time of writing, which may be minutes away from ours.
+        """
+        ages = []
+        for beat in live:
+            read, said = beat.gauges.get("agreement_ms"), beat.gauges.get("at_ms", beat.updated_ms)
+            if read is not None:
+                ages.append(max(0.0, (said - read) / 1000) + max(0.0, (self._now_ms - beat.updated_ms) / 1000))
+        return max(ages, default=None)
+
+    def _regressed(self, live: Sequence[Beat]) -> int:
+        """How many instances have lately found that the coordinator had gone back in time."""
+        found = 0
+        for beat in live:
+            when, said = beat.gauges.get("regressed_ms"), beat.gauges.get("at_ms", beat.updated_ms)
+            found += when is not None and said - when < REGRESSED_FOR_MS
+        return found
 
     def _plan(self, asked: Sequence[Query]) -> Plan:
         return plan({query.seconds for query in asked}, self._now_ms)
@@ -284,9 +301,20 @@ def together(states: Iterable[str]) -> str:
     return "closed"
 
 
+REGRESSED_FOR_MS = 300_000
+"""Milliseconds that a coordinator which went back in time counts as news; it is put right within a second."""
+
 _TRIED = frozenset({"errors", "error_rate", "cost_usd", "tokens"})
 _STORE_WIDE = frozenset(
-    {"instances", "agreement_age", "recorder_queue", "receivers_stopped", "outbox_age", "dead_letters"}
+    {
+        "instances",
+        "agreement_age",
+        "agreement_regressed",
+        "recorder_queue",
+        "receivers_stopped",
+        "outbox_age",
+        "dead_letters",
+    }
 )
 
 _Group = tuple[tuple[object, ...], tuple[float, ...]]

@@ -154,6 +154,7 @@ _DEFAULTS: Mapping[str, Value] = {
     "breaker": "closed",
     "instances": 1.0,
     "agreement_age": 0.0,
+    "agreement_regressed": 0.0,
     "recorder_queue": 0.0,
     "outbox_age": 0.0,
     "receivers_stopped": 0.0,

@@ -272,10 +272,11 @@ class AlertService:
         try:
             mine = self._coordinator.lease(LEASE, self._owner, LEASE_TTL_S)
         except CoordinatorUnavailable as error:
-            self._unreachable_since = now if self._unreachable_since is None else self._unreachable_since
+            if self._unreachable_since is None:
+                self._unreachable_since = now
+                log.warning("the evaluator's lease cannot be renewed: %s", error)
             if now - self._unreachable_since >= ALONE_AFTER_S:
                 self._become(Part.EVALUATOR)
-            log.warning("the evaluator's lease cannot be renewed: %s", error)
             return
         self._unreachable_since = None
         self._become(Part.EVALUATOR if mine else Part.STANDBY)

@@ -67,6 +67,7 @@ LEVELS: Mapping[str, Level] = MappingProxyType(
         "breaker": Level(Kind.TEXT, BREAKER_STATES, by_role=True, recorded=True),
         "instances": Level(Kind.NUMBER, scope=Scope.STORE),
         "agreement_age": Level(Kind.NUMBER, scope=Scope.STORE),
+        "agreement_regressed": Level(Kind.NUMBER, scope=Scope.STORE),
         "recorder_queue": Level(Kind.NUMBER, scope=Scope.STORE),
         "outbox_age": Level(Kind.NUMBER, scope=Scope.STORE),
         "receivers_stopped": Level(Kind.NUMBER, scope=Scope.STORE),

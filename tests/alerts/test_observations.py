@@ -183,6 +183,15 @@ def test_levels_come_from_the_agreement_and_the_live_instances(world: World) -> 
     assert ask(world, Query("recorder_queue"), Query("agreement_age")) == [7, 5.0]
 
 
+def test_what_another_machine_wrote_is_judged_by_its_own_clock(world: World) -> None:
+    for name, off in (("ahead", 300_000), ("behind", -300_000)):
+        said = START_MS + off
+        world.beat(name, {}, at_ms=said, agreement_ms=said - 2000, regressed_ms=said - 60_000)
+    world.beat("well", {}, at_ms=START_MS, agreement_ms=START_MS, regressed_ms=START_MS - 301_000)
+    asked = Query("agreement_age"), Query("agreement_regressed")
+    assert ask(world, *asked, now_ms=START_MS) == [2.0, 2.0]
+
+
 def test_a_breaker_of_many_instances_is_the_worst_that_half_of_them_are_in() -> None:
     assert together(["open", "closed", "closed"]) == "closed"
     assert together(["open", "closed"]) == "open"
