@@ -82,7 +82,7 @@ class Passage:
         assert self._attempt is not None
         limits = self._attempt.limits
         total = (self._started + (limits.total or 0.0), LimitPassed(Limit.TOTAL, limits.total or 0.0))
-        if self._joiner.finished:
+        if self._joiner.complete:
             return min(total, (self._heard + AFTER_FINISH, LimitPassed(Limit.IDLE, AFTER_FINISH)), key=_when)
         if self._ttft is None:
             patience = limits.first_token
@@ -137,13 +137,13 @@ class Passage:
 
     def ran_out(self) -> list[Chunk]:
         """No event came in time: the end after a finish reason, a failure before one."""
-        if self._joiner.finished:
+        if self._joiner.complete:
             return self.end()
         return self.fail(self._next_limit()[1])
 
     def fail(self, error: ProviderFailure | LimitPassed) -> list[Chunk]:
         """The provider failed; returns what was held at the seam, for it was good."""
-        if self._joiner.finished:
+        if self._joiner.complete:
             return self.end()
         seen = self._pass(self._joiner.flush())
         self.ended = failed(
@@ -188,9 +188,9 @@ class Passage:
         reply = landed.reply
         assert reply is not None
         chunks = [_chunk(delta, attempt) for delta, attempt in self._held]
-        usage = landed.usage
         if chunks and self._flight.first_content is None:
             chunks[0] = replace(chunks[0], account=self._account)
+        usage = landed.usage
         return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=self._account, reply=reply)]
 
 

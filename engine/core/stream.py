@@ -41,11 +41,13 @@ class StreamJoiner:
         shown: Whether content has been passed on, by any attempt.
     """
 
-    __slots__ = ("_delivered", "_ended", "_first", "_held", "_plain", "_seam", "_seen", "shown")
+    __slots__ = ("_delivered", "_ended", "_first", "_held", "_plain", "_seam", "_seen", "_wanted", "shown")
 
     def __init__(self, request: Request) -> None:
         self.shown = False
         self._plain = not request.wants_json and request.options.get("n") in (None, 1)
+        wanted = request.options.get("n")
+        self._wanted = wanted if isinstance(wanted, int) else 1
         self._delivered: list[str] = []
         self._held: list[Delta] = []
         self._seam: Seam | None = None
@@ -66,6 +68,11 @@ class StreamJoiner:
     def finished(self) -> bool:
         """Whether every choice that has begun has given its finish reason; without it the end is a break."""
         return bool(self._ended) and self._ended >= self._seen
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice that was asked for has given its finish reason, so that nothing more is to come."""
+        return self.finished and len(self._ended) >= self._wanted
 
     @property
     def restartable(self) -> bool:

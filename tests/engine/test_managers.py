@@ -316,6 +316,15 @@ def test_a_stream_broken_for_good_is_said_to_be_and_its_text_stays(drive: Make, 
     assert (row["id"], row["status_code"], row["outcome"]) == (caught.value.request_id, 502, "error")
 
 
+@pytest.mark.parametrize("ending", [failure(Category.TRUNCATED, 200), Hang(0.6)], ids=["cut", "silence"])
+def test_one_finished_choice_of_two_is_no_whole_answer(drive: Make, manner: Any, ending: Any) -> None:
+    deltas = [Delta(text="one"), Delta(finish_reason=FinishReason.STOP), ending]
+    driver = drive(manner(lambda _: deltas), SHORT)
+    with pytest.raises(StreamBroken):
+        list(driver.stream(Request(messages=({"role": "user", "content": "x"},), options={"n": 2})))
+    assert list(driver.stream("one choice"))[-1].reply.text == "one", "its usage is missing, and nothing else"
+
+
 # -- validators and mistakes -------------------------------------------------------------------------------------------
 
 
