@@ -61,6 +61,7 @@ class Pilot:
         aloft: Requests on their way, by id.
         paused_until: World time until which the whole process stands still.
         on_attempt: Called with every attempt just before its model is asked.
+        on_outcome: Called with how it ended, before the plan hears of it.
     """
 
     def __init__(
@@ -73,7 +74,13 @@ class Pilot:
         self.reach = reach
         self.paused_until = 0.0
         self.on_attempt: Callable[[Flight, Attempt], None] | None = None
+        self.on_outcome: Callable[[Flight, Attempt, Outcome], None] | None = None
         self.aloft: dict[str, Journey] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Requests on their way that somebody waits for; synthetic ones nobody does."""
+        return sum(not journey.request.synthetic for journey in self.aloft.values())
 
     def send(self, request: Request, done: Done, *, streamed: bool = False, only: Role | None = None) -> Journey:
         """Send a request off; `done` is called when it is over.
@@ -98,7 +105,13 @@ class Journey:
         self._passage = Passage(flight) if flight.streamed else None
         self._asked = flight.started
         self._turn = 0
+        self._attempt: Attempt | None = None
         self.over = False
+
+    @property
+    def request(self) -> Request:
+        """The request."""
+        return self._flight.request
 
     def begin(self) -> None:
         """Take the first step."""
@@ -158,6 +171,8 @@ class Journey:
         self._take(self._flight.resume(self._pilot.clock.monotonic()))
 
     def _resume(self, outcome: Outcome) -> None:
+        if self._pilot.on_outcome is not None and self._attempt is not None:
+            self._pilot.on_outcome(self._flight, self._attempt, outcome)
         self._take(self._flight.resume(outcome))
 
     def _land(self, verdict: Verdict) -> None:
@@ -172,6 +187,7 @@ class Journey:
     # -- what a model does -------------------------------------------------------------------------------------
 
     def _ask(self, attempt: Attempt) -> None:
+        self._attempt = attempt
         if self._pilot.on_attempt is not None:
             self._pilot.on_attempt(self._flight, attempt)
         if self._passage is not None:

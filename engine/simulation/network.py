@@ -171,6 +171,10 @@ class SimulatedCoordinator:
         store: The server.
         instance: Whose connection this is.
         rng: Decides faults and delays; not shared with any other purpose.
+
+    Attributes:
+        faults: What is wrong with it.
+        cut_since: World time at which it was cut last.
     """
 
     def __init__(self, store: SimulatedStore, instance: str, rng: random.Random) -> None:
@@ -179,7 +183,14 @@ class SimulatedCoordinator:
         self._rng = rng
         self._on_change: Callable[[str], None] | None = None
         self.faults = SOUND
+        self.cut_since = 0.0
         store.links.append(self)
+
+    def suffer(self, faults: LinkFaults) -> None:
+        """Have these faults from now on."""
+        if faults.cut and not self.faults.cut:
+            self.cut_since = self._store.timeline.now
+        self.faults = faults
 
     def read(self, manager: str) -> Document | None:
         """See `Coordinator.read`."""

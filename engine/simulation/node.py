@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engine.core.agreement import Member
 from engine.core.errors import SwitchgearError
@@ -18,6 +18,9 @@ from engine.ids import IdSource
 from engine.providers.world import World
 from engine.simulation.clock import Timeline, VirtualClock
 from engine.simulation.driver import Arrival, Pilot, Reach
+
+if TYPE_CHECKING:
+    from engine.fleet.desk import Desk
 
 VERSION: Final = "simulated"
 
@@ -52,6 +55,10 @@ class _Rounds(Rounds):
         """Make a round now."""
         del name
         self._node.round_soon()
+
+    def failed(self, desk: Desk, error: Exception) -> None:
+        """Let nothing pass unseen."""
+        raise error
 
     def member(self) -> Member:
         """This node as the fleet sees it."""

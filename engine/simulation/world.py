@@ -18,7 +18,7 @@ from engine.core.agreement import Document, Override
 from engine.core.errors import SwitchgearError
 from engine.core.events import OverrideRecord, Record
 from engine.core.messages import Request, Role
-from engine.core.plan import Attempt
+from engine.core.plan import Attempt, Outcome
 from engine.core.policy import ManagerPolicy
 from engine.exchange import Flight, Identity
 from engine.fleet.base import CoordinatorUnavailable
@@ -48,6 +48,9 @@ class Watcher(Protocol):
 
     def asked(self, node: Node, flight: Flight, attempt: Attempt) -> None:
         """A model is about to be asked."""
+
+    def answered(self, node: Node, flight: Flight, attempt: Attempt, outcome: Outcome) -> None:
+        """A model has answered, or failed to."""
 
     def arrived(self, node: Node, arrival: Arrival) -> None:
         """A request is over."""
@@ -164,6 +167,7 @@ class SimulatedWorld:
             reach=lambda model: (name, model) not in self._unreachable,
         )
         node.pilot.on_attempt = lambda flight, attempt: self._asking(node, flight, attempt)
+        node.pilot.on_outcome = lambda flight, attempt, outcome: self._answered(node, flight, attempt, outcome)
         self.nodes[name] = node
         self.links[name] = link
         node.start()
@@ -172,7 +176,7 @@ class SimulatedWorld:
     def crash(self, name: str) -> None:
         """Kill an instance; its requests are gone with it."""
         node = self.nodes.pop(name)
-        self.lost += len(node.pilot.aloft)
+        self.lost += node.pilot.waiting
         node.stop()
         self.links.pop(name).drop()
         self._write("crash", name)
@@ -299,6 +303,10 @@ class SimulatedWorld:
         self.asked.append((self.timeline.now, node.identity.instance, attempt.line.model.name))
         for watcher in self._watchers:
             watcher.asked(node, flight, attempt)
+
+    def _answered(self, node: Node, flight: Flight, attempt: Attempt, outcome: Outcome) -> None:
+        for watcher in self._watchers:
+            watcher.answered(node, flight, attempt, outcome)
 
     def _step(self) -> None:
         for watcher in self._watchers:
