@@ -40,6 +40,11 @@ T = TypeVar("T")
 GROUP_RECORDS = 500
 LINGER_S = 0.02
 IDLE_S = 0.25
+CROWDED = 0.1
+"""Share of the latest commits that found more records waiting, from which on the writer gathers before it commits:
+some hundreds of requests a second, whose threads a commit for each of them would interrupt a dozen times."""
+CROWD_COMMITS = 32
+GATHER_S = 0.002
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
 FAILING_BUSY_MS = 250
@@ -110,6 +115,7 @@ class Recorder:
         self._ledger = Ledger(b"")
         self._full_sync = False
         self._dirty = False
+        self._crowd = 0.0
         self._commit_ms: list[float] = []
         self._stats_at = 0.0
         self._checkpoint_at = 0.0
@@ -230,7 +236,7 @@ class Recorder:
         group: list[_Entry] = []
         waiting = 0
         deadline: float | None = None
-        item = self._next(self._patience())
+        item = self._first()
         worked = item is not None
         while item is not None:
             if isinstance(item, _Stop):
@@ -257,6 +263,7 @@ class Recorder:
         self._hurry.clear()
         if group:
             self._write(group)
+            self._crowd += (min(1, self._queue.qsize()) - self._crowd) / CROWD_COMMITS
         elif self._backlog:
             self._retry()
         elif self.error is not None:
@@ -264,6 +271,13 @@ class Recorder:
         elif not worked:
             self._rest()
         return False
+
+    def _first(self) -> _Entry | _Job | _Stop | None:
+        """Wait for something to do, and where there is much of it a moment longer for company."""
+        item = self._next(self._patience())
+        if item is not None and self._crowd > CROWDED and not self._closed:
+            time.sleep(GATHER_S)
+        return item
 
     def _next(self, patience: float | None) -> _Entry | _Job | _Stop | None:
         try:
