@@ -271,10 +271,12 @@ class AlertService:
             return
         try:
             mine = self._coordinator.lease(LEASE, self._owner, LEASE_TTL_S)
-        except CoordinatorUnavailable as error:
+        except CoordinatorUnavailable:  # the agent says why
             if self._unreachable_since is None:
                 self._unreachable_since = now
-                log.warning("the evaluator's lease cannot be renewed: %s", error)
+                log.info(
+                    "no lease for the evaluator now; after %.0f s without one every process evaluates", ALONE_AFTER_S
+                )
             if now - self._unreachable_since >= ALONE_AFTER_S:
                 self._become(Part.EVALUATOR)
             return

@@ -116,7 +116,8 @@ class Watcher:
     def _report(self, *, reachable: bool, why: str = "") -> None:
         if reachable is not self._reachable:
             self._reachable = reachable
+            # At debug level, for the agent says it once for the process.
             if reachable:
-                logger.info("%s answers again", self._name)
+                logger.debug("%s answers again", self._name)
             else:
-                logger.info("%s", why)
+                logger.debug("%s", why)

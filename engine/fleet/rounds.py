@@ -41,6 +41,9 @@ BEAT_EVERY: Final = 2.0
 STALL: Final = 2.0
 """Seconds of a round being late after which this process was paused, and its findings are too old to vote on."""
 
+LONGEST_TURN: Final = 15.0
+"""Seconds that a turn may take while a coordinator fails slowly; what is longer was a pause of this process."""
+
 STALL_SILENCE: Final = 30.0
 """Seconds of abstaining after such a pause (Redis Sentinel's TILT mode)."""
 
@@ -129,8 +132,10 @@ class Rounds:
 
     def turn(self) -> None:
         """One round for every manager, then the probes that are due."""
-        self._troubles.begin(self._clock.monotonic())
+        began = self._clock.monotonic()
+        self._troubles.begin(began)
         error = self._agree()
+        self.stood_still(self._clock.monotonic() - began - LONGEST_TURN)
         self._troubles.say()
         if error is not None:
             self._lost(error)
@@ -219,6 +224,7 @@ class Rounds:
             self._go_on_from_known(desk)
             return
         self._vote(desk)
+        read_at = self._clock.monotonic()
         members = [member for member in coordinator.members() if serves(member, exchange.name)]
         votes = coordinator.votes(exchange.name)
         desk.votes, desk.members = votes, members
@@ -228,6 +234,8 @@ class Rounds:
         with exchange.lock:
             exchange.board.instances = max(1, live)
             following = fleet.decide(document, votes, members, seen, exchange.policy.recovery, exchange.policy.fleet)
+        if self._clock.monotonic() - read_at >= exchange.policy.fleet.vote_ttl:
+            return  # paused meanwhile: these votes are nobody's any more
         if following is not None and coordinator.swap(exchange.name, document.epoch, following):
             self._swapped(desk, document, following)
 

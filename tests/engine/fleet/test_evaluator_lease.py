@@ -42,6 +42,11 @@ def pager() -> Iterator[Listener]:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "kind",
+    ["redis", *(pytest.param(other, marks=pytest.mark.soak) for other in ("etcd", "zookeeper"))],
+    indirect=True,
+)
 def test_machines_with_stores_of_their_own_page_once_and_another_goes_on_when_the_evaluator_dies(
     kind: str,
     shared_server: Callable[[str], Server],

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from engine.config import Config
-from engine.core.agreement import Document, DocumentError, Force, Member, Override, Vote
+from engine.core.agreement import Document, DocumentError, Force, Member, Opinion, Override, Verdict, Vote
 from engine.core.events import FailoverRecord, Record
 from engine.core.messages import Role
 from engine.core.switchboard import Switchboard
@@ -372,6 +372,33 @@ def test_waiting_for_a_dead_coordinator_is_no_pause_of_the_process(config: Confi
     store.away = set()
     one.turn()
     assert ("chat", "a") in store.all_votes, "it votes at once when the coordinator is back"
+
+
+def test_a_process_that_was_paused_in_a_round_decides_nothing_from_old_votes_and_abstains(
+    config: Config, clock: Hand, store: Memory
+) -> None:
+    one = Process(config, store, clock)
+    one.turn()
+    epoch = one.document.epoch
+    down = Opinion(Verdict.DOWN, 9, 9, "open")
+    store.all_votes = {("chat", name): Vote(name, f"host-{name}", epoch, down) for name in "bc"}
+    plain = store.votes
+
+    def paused(manager: str) -> list[Vote]:
+        found = plain(manager)
+        clock.turn(60.0)
+        return found
+
+    store.votes = paused  # type: ignore[method-assign]
+    one.turn()
+    assert one.document.active is PRIMARY
+    store.votes = plain  # type: ignore[method-assign]
+    store.all_votes.clear()
+    one.turn()
+    assert store.all_votes == {}, "what it found before the pause is too old to vote on"
+    clock.turn(31.0)
+    one.turn()
+    assert ("chat", "a") in store.all_votes
 
 
 def test_one_managers_refused_document_keeps_no_other_waiting(

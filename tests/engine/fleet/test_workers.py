@@ -110,6 +110,8 @@ def test_a_gateway_whose_coordinator_is_not_there_starts_serves_and_says_so_in_a
         assert check["ok"] is False
         assert f"127.0.0.1:{port}" in check["detail"]
         eventually(lambda: "dualmodelmanager_coordinator_up 0.0" in served.get("/metrics"))
-        said = [line for line in served.log.splitlines() if "fleet.url" in line and "until it is back" in line]
+        said = [line for line in served.log.splitlines() if f":{port}" in line]
         assert len(said) == 1, served.log
+        assert "fleet.url" in said[0]
+        assert "primary serves, until it is back" in said[0]
         assert "Traceback" not in served.log
