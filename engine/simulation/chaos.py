@@ -14,7 +14,7 @@ from engine.core.breaker import BreakerState
 from engine.core.messages import Role
 from engine.core.outcomes import Category
 from engine.core.policy import ManagerPolicy
-from engine.providers.world import HEALTHY, Faults, Flap
+from engine.providers.world import HEALTHY, OUTAGE, Faults, Flap
 from engine.simulation.fleet_invariants import FLEET_RULES
 from engine.simulation.invariants import Rule, Violation
 from engine.simulation.network import SOUND, LinkFaults
@@ -127,6 +127,7 @@ class Chaos:
         kinds = {
             "primary": self._primary,
             "secondary": self._secondary,
+            "outage": lambda: self._fault(self.world.policy.primary.name, OUTAGE),
             "partial": lambda: self._fault(self.world.policy.primary.name, PARTIAL),
             "partition": self._partition,
             "blocked": self._blocked,
