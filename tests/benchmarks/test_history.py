@@ -73,7 +73,7 @@ def filled(path: Path, count: int) -> Store:
 
 
 def compare(make_config: Callable[..., Config], folder: Path, *, small: int, large: int, bound: float) -> None:
-    """Fill two stores and hold their times against each other, in turns and by processor time, so that a busy machine slows both."""
+    """Fill two stores and compare their times, in turns and by processor time, which other programs hardly change."""
     config = make_config()
     stores = [filled(folder / "few.db", small), filled(folder / "many.db", large)]
     expositions = [Exposition(store, config) for store in stores]
