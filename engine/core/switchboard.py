@@ -164,6 +164,7 @@ class Switchboard:
         self._forces_estimated: set[str] = set()
         self._samples = StageSamples()
         self._last_probe = now
+        self._fallback_asked = now
         self._patience = 2 * policy.recovery.stage_for
         self._votes_cast = 0
         self._tripped: set[Role] = set()
@@ -316,6 +317,25 @@ class Switchboard:
             return due is not None and now >= due + self._patience
         enough = self._samples.ok >= recovery.stage_samples
         return not enough and now >= self._last_probe + self._patience
+
+    def fallback_due(self, now: float) -> bool:
+        """Whether secondary is to get a one-token probe, because its breaker waits for a request that nobody sends it.
+
+        While primary serves nobody asks secondary anything, so without this the next outage would find it shut long
+        after it was well again, and let one request through while turning the others away.
+        """
+        line = self.lines[Role.SECONDARY]
+        waiting = line.breaker.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+        if self.document.active is Role.SECONDARY or not waiting:
+            return False
+        if line.unavailable(now) is not None or self.drifted(Role.SECONDARY, now) or self.override(now) is not None:
+            return False
+        waits_until = max(line.breaker.retry_at or 0.0, self._fallback_asked + self.policy.breaker.open_for)
+        return now >= waits_until and line.breaker.snapshot(now).outstanding == 0
+
+    def fallback_asked(self, now: float) -> None:
+        """Secondary gets such a probe."""
+        self._fallback_asked = now
 
     def probe_started(self, now: float, *, synthetic: bool) -> None:
         """A request was sent to primary to find out whether it is well."""

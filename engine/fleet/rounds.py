@@ -339,20 +339,23 @@ class Rounds:
     # -- synthetic probes and heartbeats -----------------------------------------------------------------------
 
     def _probe(self, desk: Desk) -> None:
-        """Send a one-token probe where traffic is too thin to find out whether primary is well again."""
-        exchange, clock = desk.exchange, self._clock
+        """Send a one-token probe where no request comes to find out whether a model is well again."""
+        exchange, now = desk.exchange, self._clock.monotonic()
         if desk.prober is None or desk.probing or self.reachable is False:
             return
         with exchange.lock:
-            due = exchange.board.synthetic_due(clock.monotonic())
-        if not due:
-            return
+            board = exchange.board
+            role = Role.PRIMARY if board.synthetic_due(now) else Role.SECONDARY
+            if role is Role.SECONDARY and not board.fallback_due(now):
+                return
+            if role is Role.SECONDARY:
+                board.fallback_asked(now)
         request = Request(
             messages=({"role": "user", "content": "ping"},), max_output_tokens=1, id=exchange.new_id(), synthetic=True
         )
         desk.probing = True
         try:
-            desk.prober(request, Role.PRIMARY)
+            desk.prober(request, role)
         except BaseException:
             desk.probing = False
             raise

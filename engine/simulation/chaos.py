@@ -258,6 +258,6 @@ class Chaos:
                 return f"{name} goes by epoch {board.document.epoch} and not by {document.epoch}"
             for role, line in board.lines.items():
                 state = line.breaker.state
-                if state is not BreakerState.CLOSED and role is Role.PRIMARY:
+                if state is not BreakerState.CLOSED:
                     return f"{name} has a breaker of {role} that is {state}"
         return None

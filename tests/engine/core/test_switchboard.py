@@ -281,6 +281,19 @@ def test_a_stage_with_enough_samples_needs_no_synthetic_probe() -> None:
     assert not made.synthetic_due(120.0)
 
 
+def test_a_fallback_that_was_shut_is_probed_while_nobody_asks_it() -> None:
+    made = board()
+    line = made.lines[SECONDARY]
+    assert not made.fallback_due(100.0)
+    line.breaker.trip(100.0, 0.0, "down")
+    assert not made.fallback_due(114.9), "its breaker's wait"
+    assert made.fallback_due(115.0)
+    made.fallback_asked(115.0)
+    assert not made.fallback_due(115.5), "once a wait, not once a round"
+    made.adopt(MOVED, 116.0)
+    assert not made.fallback_due(200.0), "requests probe an active model"
+
+
 # -- votes -----------------------------------------------------------------------------------------------------
 
 

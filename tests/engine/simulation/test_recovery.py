@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from engine.core.messages import Role
 from engine.core.outcomes import Category
-from engine.providers.world import Faults, Flap
-from tests.engine.simulation.worlds import trouble
+from engine.providers.world import HEALTHY, OUTAGE, Faults, Flap
+from engine.simulation.world import SimulatedWorld
+from tests.engine.simulation.worlds import POLICY, trouble
 
 SEEDS = st.integers(0, 2**32 - 1)
 HANDFUL = 5
@@ -107,6 +108,25 @@ def test_an_hour_of_slower_flapping_keeps_secondary_longer_each_time(seed: int) 
     half = [at for at in away if at > 1800]
     assert len(half) <= len(away) - len(half)
     assert run.errors == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fallback_that_was_down_is_ready_before_it_is_needed_again(seed: int) -> None:
+    world = SimulatedWorld(POLICY, seed)
+    world.every(0.25, 400.0, lambda: world.send("a-0"))
+    for at, model, faults in (
+        (60.0, "pro", OUTAGE),
+        (90.0, "flash", OUTAGE),
+        (110.0, "pro", HEALTHY),
+        (130.0, "flash", HEALTHY),
+        (300.0, "pro", OUTAGE),
+    ):
+        world.timeline.at(at, lambda model=model, faults=faults: world.models.set(model, faults, world.timeline.now))
+    world.run(410.0)
+
+    assert world.document().active is Role.SECONDARY
+    late = [arrival for arrival in world.arrivals if arrival.flight.started > 1000.0 + 180.0]
+    assert [arrival.landed.error for arrival in late if arrival.landed.error is not None] == []
 
 
 def test_the_same_seed_gives_the_same_trace_and_another_one_another() -> None:
