@@ -117,6 +117,24 @@ def test_wall_clocks_that_differ_by_minutes_change_nothing(fleet: Fleet) -> None
     assert hold <= 0.0
 
 
+@pytest.mark.parametrize("url", ["store", "redis"], indirect=True)
+def test_a_restart_in_the_middle_of_an_outage_doubles_no_hold_and_records_no_second_move(fleet: Fleet) -> None:
+    station = fleet.add("only")
+    station.broken = {PRO}
+    moved = time.monotonic()
+    eventually(lambda: station.ask() and station.active is Role.SECONDARY)
+    eventually(station.moves)
+    time.sleep(1.0)
+    station.close()
+    station.open()
+    station.start()
+    eventually(lambda: station.instance.agent.reachable)
+    board = station.exchange.board
+    assert board.document.active is Role.SECONDARY
+    assert board.hold_until - moved < 61.0, "a minute from the move, not from the restart"
+    assert len(station.moves()) == 1
+
+
 def test_eight_workers_on_one_host_with_a_broken_network_move_nobody(
     make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
