@@ -26,7 +26,7 @@ def in_the_last(span: float, times: list[float], at: float) -> int:
     return bisect_right(times, at) - bisect_right(times, at - span)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=SEEDS, hosts=HOSTS, gap=st.sampled_from([0.2, 0.5, 1.0]), limit=st.sampled_from([0.0, 10.0, 40.0]))
 def test_a_storm_of_429s_spills_within_the_limit_and_moves_nobody(
     seed: int, hosts: tuple[str, ...], gap: float, limit: float
@@ -61,7 +61,7 @@ def test_a_limited_model_sees_few_requests_that_it_refuses(seed: int, gap: float
 
 
 @pytest.mark.parametrize("on_rate_limit", [OnRateLimit.SPILL, OnRateLimit.SHED])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=SEEDS, which=st.integers(1, 60), limit=st.sampled_from([6.0, 20.0, 40.0]))
 def test_who_waits_as_a_shed_answer_says_is_served(
     on_rate_limit: OnRateLimit, seed: int, which: int, limit: float
