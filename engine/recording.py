@@ -97,6 +97,9 @@ def answer_of(landed: Landed) -> Reply:
 
 
 def _sums(tried: Sequence[Tried]) -> tuple[Usage, float | None]:
+    if len(tried) == 1:
+        spent = tried[0].outcome.spent
+        return spent or Usage(), cost_of(tried[0].attempt.line.model, spent)
     usage = Usage()
     cost: float | None = None
     for one in tried:

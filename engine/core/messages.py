@@ -66,7 +66,7 @@ def _sum(left: int | None, right: int | None) -> int | None:
     return left if right is None else left + right
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """What a caller wants, independent of which model will answer.
 
@@ -272,7 +272,7 @@ class Chunk:
     reply: Reply | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """The answer a caller gets, with who gave it and why.
 
