@@ -81,9 +81,10 @@ def says_down(votes: list[Vote], members: list[Member], role: Role) -> bool:
         if vote.opinion(role).verdict is not Verdict.ABSTAIN:
             said[vote.host].append(vote.opinion(role).verdict is Verdict.DOWN)
     down = len([host for host, workers in said.items() if workers.count(True) > workers.count(False)])
-    live = {member.host for member in members if member.alive}
-    lost = {member.host for member in members if not member.alive and member.lost_for < FLEET.member_grace} - live
-    return down / max(1, len(said) + len(lost)) > FLEET.quorum and down >= min(2, len(live))
+    live = {member.host for member in members if member.alive} | {vote.host for vote in votes}
+    known = live | {member.host for member in members if member.lost_for < FLEET.member_grace}
+    silent = known - {vote.host for vote in votes}
+    return down / max(1, len(said) + len(silent)) > FLEET.quorum and down >= min(2, len(live))
 
 
 def run(document: Document, fleet: Fleet, seen: Observation) -> Document | None:
