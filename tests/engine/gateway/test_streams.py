@@ -188,6 +188,8 @@ def test_both_models_breaking_is_told_however_much_was_shown(serve: Serve, upstr
 def test_styles_of_streams_are_no_faults(serve: Serve, upstream: Upstream, kind: str) -> None:
     gateway = serve(kind)
     for style in ("crlf", "comments", "multiline", "split", "no_done", "no_usage", "thoughts"):
+        if (style, kind) == ("comments", "google-genai"):
+            continue  # Gemini sends none, and its library takes one for an event
         fault: Any = {"split": 5, "thoughts": 3}.get(style, True)
         upstream.set(PRO, replace(SHORT, **{style: fault}))
         assert honest(gateway, read(gateway)) == "whole", style
