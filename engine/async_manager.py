@@ -22,18 +22,18 @@ from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import AsyncFeed, PassedTime, open_async_feed
 from engine.instance import Instance
 from engine.judging import judged
+from engine.managed import Managed
 from engine.passage import Passage
 from engine.providers.base import Provider
 from engine.recording import answer_of
 from engine.status import ManagerStatus, status_of
 from engine.tickets import Ticket
 from engine.validation import Validator
-from engine.workers import Workers
 
 log = logging.getLogger(__name__)
 
 
-class AsyncDualModelManager:
+class AsyncDualModelManager(Managed):
     """A primary and a secondary model behind one awaitable call, for one event loop.
 
     Args:
@@ -56,37 +56,9 @@ class AsyncDualModelManager:
         validators: Sequence[Validator] = (),
         instance: Instance | None = None,
     ) -> None:
-        self._own = instance is None
-        self._instance = instance or Instance.open(config)
-        try:
-            self._exchange = self._instance.exchange(name, providers=providers, validators=validators)
-        except BaseException:
-            if self._own:
-                self._instance.close()
-            raise
-        self._workers = Workers()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
         self._probes: set[asyncio.Task[None]] = set()
-        self._instance.agent.probes_with(name, self._probe)
-        self._instance.canaries.asks_with(name, self._canary)
-
-    @classmethod
-    def from_config(
-        cls,
-        path: Config | Path | str | None,
-        name: str,
-        *,
-        providers: Mapping[str, Provider] | None = None,
-        validators: Sequence[Validator] = (),
-    ) -> Self:
-        """Build a manager from a configuration file; arguments and errors as for the class."""
-        return cls(path, name, providers=providers, validators=validators)
-
-    @property
-    def name(self) -> str:
-        """The manager's name."""
-        return self._exchange.name
+        super().__init__(config, name, providers=providers, validators=validators, instance=instance)
 
     @property
     def total(self) -> float:
@@ -228,14 +200,6 @@ class AsyncDualModelManager:
             yield chunk
 
     # -- probes ------------------------------------------------------------------------------------------------
-
-    def _probe(self, request: Request, role: Role) -> None:
-        """Send a synthetic request without making anybody wait; called on the agent's thread."""
-        self._aside(request, role, None, lambda: self._instance.agent.probed(self.name))
-
-    def _canary(self, canary: Canary, role: Role, done: Callable[[], None]) -> None:
-        """Ask a canary of a model without making anybody wait; called on the agent's thread."""
-        self._aside(canary.request(), role, canary, done)
 
     def _aside(self, request: Request, role: Role, canary: Canary | None, done: Callable[[], None]) -> None:
         async def run() -> None:

@@ -23,13 +23,13 @@ from engine.feeds import PassedTime, open_feed
 from engine.instance import Instance
 from engine.judging import judged
 from engine.loop import LoopThread
+from engine.managed import Managed
 from engine.passage import Passage
 from engine.providers.base import AsyncProvider, Provider
 from engine.recording import answer_of
 from engine.status import ManagerStatus, status_of
 from engine.tickets import Ticket
 from engine.validation import Validator
-from engine.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ CLOSE_WITHIN = 5.0
 """Seconds that closing an asynchronous provider's connections may take."""
 
 
-class DualModelManager:
+class DualModelManager(Managed):
     """A primary and a secondary model behind one call, usable from any number of threads.
 
     Args:
@@ -60,36 +60,8 @@ class DualModelManager:
         validators: Sequence[Validator] = (),
         instance: Instance | None = None,
     ) -> None:
-        self._own = instance is None
-        self._instance = instance or Instance.open(config)
-        try:
-            self._exchange = self._instance.exchange(name, providers=providers, validators=validators)
-        except BaseException:
-            if self._own:
-                self._instance.close()
-            raise
-        self._workers = Workers()
         self._loop = LoopThread()
-        self._closed = False
-        self._instance.agent.probes_with(name, self._probe)
-        self._instance.canaries.asks_with(name, self._canary)
-
-    @classmethod
-    def from_config(
-        cls,
-        path: Config | Path | str | None,
-        name: str,
-        *,
-        providers: Mapping[str, Provider] | None = None,
-        validators: Sequence[Validator] = (),
-    ) -> Self:
-        """Build a manager from a configuration file; arguments and errors as for the class."""
-        return cls(path, name, providers=providers, validators=validators)
-
-    @property
-    def name(self) -> str:
-        """The manager's name."""
-        return self._exchange.name
+        super().__init__(config, name, providers=providers, validators=validators, instance=instance)
 
     # -- calls -------------------------------------------------------------------------------------------------
 
@@ -227,14 +199,6 @@ class DualModelManager:
             feed.close()
 
     # -- probes ------------------------------------------------------------------------------------------------
-
-    def _probe(self, request: Request, role: Role) -> None:
-        """Send a synthetic request without making anybody wait."""
-        self._aside(request, role, None, lambda: self._instance.agent.probed(self.name))
-
-    def _canary(self, canary: Canary, role: Role, done: Callable[[], None]) -> None:
-        """Ask a canary of a model without making anybody wait."""
-        self._aside(canary.request(), role, canary, done)
 
     def _aside(self, request: Request, role: Role, canary: Canary | None, done: Callable[[], None]) -> None:
         def run() -> None:
