@@ -6,10 +6,13 @@ somebody's mistake and surfaces as itself.
 
 from __future__ import annotations
 
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+)
 from engine.core.errors import SemanticFailure
 from engine.core.messages import Completion, Usage
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Attempt, Outcome
 from engine.providers.base import Limit, timed_out
 from engine.validation import SchemaMismatch
 

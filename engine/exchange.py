@@ -20,10 +20,7 @@ from engine.core.agreement import Document, Vote
 from engine.core.breaker import Transition
 from engine.core.capability import Needs, needs_of, text_tokens
 from engine.core.continuation import INSTRUCTION, continue_with
-from engine.core.errors import Cancelled, InternalError, InvalidRequest, Overloaded, StoreUnavailable, SwitchgearError
-from engine.core.events import BreakerRecord, CanaryRecord, Record
-from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role, Usage
-from engine.core.plan import (
+from engine.core.effects import (
     Attempt,
     BreakerMoved,
     Effects,
@@ -35,8 +32,11 @@ from engine.core.plan import (
     Tried,
     Verdict,
     Wait,
-    plan,
 )
+from engine.core.errors import Cancelled, InternalError, InvalidRequest, Overloaded, StoreUnavailable, SwitchgearError
+from engine.core.events import BreakerRecord, CanaryRecord, Record
+from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role, Usage
+from engine.core.plan import plan
 from engine.core.policy import ManagerPolicy
 from engine.core.switchboard import Adoption, Line, Switchboard
 from engine.endings import cancelled
@@ -274,7 +274,7 @@ class Flight:
         self._step: Step | None = None
         self._tried: list[Tried] = []
         asked = PlanRequest(request, streamed, self.deadline, only, canary.name if canary is not None else "")
-        self._effects: Effects = plan(asked, exchange.board, exchange.random, self.started, self._tried)
+        self._effects: Effects[Verdict] = plan(asked, exchange.board, exchange.random, self.started, self._tried)
         with exchange.lock:
             exchange.in_flight += 1
 

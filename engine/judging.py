@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from engine.canaries import Canary, judge
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+)
 from engine.core.errors import SemanticFailure
 from engine.core.events import CanaryRecord
 from engine.core.messages import Completion
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Attempt, Outcome
 from engine.endings import rejected
 from engine.exchange import Flight
 from engine.validation import check_reply

@@ -13,10 +13,15 @@ from engine.canaries import Canary
 from engine.config import Config
 from engine.control import Actor, Control
 from engine.core.agreement import Document
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+    Verdict,
+    Wait,
+)
 from engine.core.errors import SwitchgearError
 from engine.core.messages import JSON, Call, Chunk, Completion, Reply, Request, Role
 from engine.core.outcomes import ProviderFailure
-from engine.core.plan import Attempt, Outcome, Verdict, Wait
 from engine.endings import LimitPassed, answer_limit, failed, succeeded
 from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import PassedTime, open_feed

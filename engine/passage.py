@@ -11,9 +11,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from engine.core.capability import text_tokens
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+    Verdict,
+)
 from engine.core.messages import Account, Call, Chunk, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Attempt, Outcome, Verdict
 from engine.core.stream import StreamJoiner
 from engine.core.toolcalls import whole_calls
 from engine.endings import LimitPassed, failed

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from engine.core.effects import (
+    Tried,
+    Verdict,
+)
 from engine.core.errors import Cancelled, RateLimited, SwitchgearError
 from engine.core.events import AttemptRecord, FailoverRecord, RequestOutcome, RequestRecord, Scope
 from engine.core.messages import Account, Reply, Request, Usage
 from engine.core.outcomes import Category, Cause
-from engine.core.plan import Tried, Verdict
 from engine.core.policy import ManagerPolicy, ModelFacts
 from engine.core.value import value
 

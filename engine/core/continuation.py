@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from engine.core.effects import (
+    Continuation,
+)
 from engine.core.messages import JSON, Request
-from engine.core.plan import Continuation
 
 INSTRUCTION = (
     "Your last message was cut off while it was sent. Continue it exactly where it stops, in the same language, "

@@ -14,16 +14,27 @@ generator at any point gives back what it holds: a breaker's permit, a send slot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable
 
 from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
-from engine.core.capability import Lack, Needs, lack, needs_of
+from engine.core.capability import Lack, lack, needs_of
 from engine.core.drift import RECHECK_EVERY
-from engine.core.errors import SwitchgearError
-from engine.core.messages import Completion, Limits, Request, Role, Usage
+from engine.core.effects import (
+    Attempt,
+    BreakerMoved,
+    Continuation,
+    Effects,
+    Emit,
+    ModelRefused,
+    Outcome,
+    PlanRequest,
+    RequestMoved,
+    Tried,
+    Verdict,
+    Wait,
+)
+from engine.core.messages import Limits, Role
 from engine.core.outcomes import (
     RULES,
     Again,
@@ -31,7 +42,6 @@ from engine.core.outcomes import (
     Cause,
     Effect,
     Move,
-    ProviderFailure,
 )
 from engine.core.policy import (
     OnAuthError,
@@ -43,187 +53,11 @@ from engine.core.policy import (
 from engine.core.refusal import Refused, error_of
 from engine.core.switchboard import Hop, Line, Switchboard
 from engine.core.throttle import Slot
-from engine.core.value import value
 
-
-class Continuation(StrEnum):
-    """How the other model is told of the text that was already delivered."""
-
-    PREFILL = "prefill"
-    HISTORY = "history"
-
-
-@value
-class Attempt:
-    """Ask one model once.
-
-    Attributes:
-        n: 1 for the request's first attempt, over all models.
-        line: The model and its local state.
-        limits: Time limits of this attempt, seconds; `total` is what is left of the caller's deadline.
-        shortened: True when the deadline or a probe's timeout leaves less than the model's fair time, so that
-            running out of it is not the model's failure.
-        probe: True when this finds out whether the model is well again.
-        continuation: How to go on after delivered text, `None` for a fresh start.
-        waited: Seconds this request waited since its previous attempt.
-        breaker: The breaker's state when the attempt was let through.
-        cause: Why another than the active model is asked, `None` when it is the active one.
-    """
-
-    n: int
-    line: Line
-    limits: Limits
-    shortened: bool = False
-    probe: bool = False
-    continuation: Continuation | None = None
-    waited: float = 0.0
-    breaker: BreakerState = BreakerState.CLOSED
-    cause: Cause | None = None
-
-    @property
-    def role(self) -> Role:
-        """The role asked."""
-        return self.line.role
-
-
-@value
-class Wait:
-    """Do nothing until a time; the reply to this is the time it is then."""
-
-    until: float
-    why: str
-
-
-@value
-class BreakerMoved:
-    """A breaker changed its state."""
-
-    role: Role
-    transition: Transition
-
-
-@value
-class RequestMoved:
-    """This request goes to another than the active model."""
-
-    from_role: Role
-    to_role: Role
-    cause: Cause
-    evidence: dict[str, object]
-
-
-@value
-class ModelRefused:
-    """A model said that it serves nobody until a time (monotonic seconds)."""
-
-    role: Role
-    category: Category
-    until: float
-
-
-Event = BreakerMoved | RequestMoved | ModelRefused
-
-
-@value
-class Emit:
-    """Something to record."""
-
-    event: Event
-
-
-@value
-class Outcome:
-    """How an attempt ended.
-
-    Attributes:
-        category: What it ended as.
-        now: Monotonic seconds at its end.
-        duration: Seconds it took.
-        ttft: Seconds to the first token of a stream, `None` when none came or nothing streamed.
-        completion: The answer, when `category` is ok.
-        failure: The provider's failure, when it is one.
-        shown: Streams: True once content has reached the caller.
-        resumable: Streams: True when what was shown is plain text that another model can go on with.
-        past_deadline: True when the caller's own deadline cut the attempt.
-        delivered_tokens: Estimated tokens of the text the caller has got, which a continuation must take in.
-        usage: Tokens this attempt spent although it gave no completion (a broken stream), estimated where need be.
-    """
-
-    category: Category
-    now: float
-    duration: float
-    ttft: float | None = None
-    completion: Completion | None = None
-    failure: ProviderFailure | None = None
-    shown: bool = False
-    resumable: bool = False
-    past_deadline: bool = False
-    usage: Usage | None = None
-    delivered_tokens: int = 0
-
-    @property
-    def spent(self) -> Usage | None:
-        """Tokens of this attempt, `None` when it spent none that anybody knows of."""
-        return self.completion.usage if self.completion is not None else self.usage
-
-
-@value
-class Tried:
-    """One attempt with its ending, for the record."""
-
-    attempt: Attempt
-    outcome: Outcome
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What the caller gets, and how it came about.
-
-    Attributes:
-        active: The active model's role when the request was routed.
-        epoch: The agreement's epoch it was routed by.
-        role: Who answered, or who was tried last; `None` when nothing was tried.
-        cause: Why another than the active model answered, `None` when the active one did.
-        tried: All attempts in order.
-        completion: The answer.
-        error: What is raised instead of an answer.
-        shed: True when the request was turned away by our own limit.
-        needs: What the request needed.
-    """
-
-    active: Role
-    epoch: int
-    needs: Needs
-    role: Role | None = None
-    cause: Cause | None = None
-    tried: list[Tried] = field(default_factory=list)
-    completion: Completion | None = None
-    error: SwitchgearError | None = None
-    shed: bool = False
-
-
-@value
-class PlanRequest:
-    """A request with what only the driver knows about it.
-
-    Attributes:
-        request: The caller's request; its id is set.
-        streamed: Whether the caller streams.
-        deadline: Monotonic seconds at which the caller gives up.
-        only: Ask this role and no other, whatever the agreement says: synthetic probes and canaries.
-        canary: The canary's name, when this is one: its model is asked although canaries have shut it.
-    """
-
-    request: Request
-    streamed: bool
-    deadline: float
-    only: Role | None = None
-    canary: str = ""
-
+TIE = 0.001
+"""Seconds; a model's fair time that ends with the caller's deadline is cut by the deadline in any case."""
 
 _PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
-
-Effects = Generator["Attempt | Wait | Emit", "Outcome | float | None", Verdict]
 
 
 def plan(
@@ -232,7 +66,7 @@ def plan(
     rng: Callable[[], float],
     now: float,
     tried: list[Tried] | None = None,
-) -> Effects:
+) -> Effects[Verdict]:
     """Decide a request's life.
 
     Args:
@@ -274,7 +108,7 @@ class _Life:
 
     # -- the order of models -----------------------------------------------------------------------------------
 
-    def run(self) -> Effects:
+    def run(self) -> Effects[Verdict]:
         request, board = self.asked.request, self.board
         # The driver's lock is held from here on and was not before.
         self.verdict.active, self.verdict.epoch = board.document.active, board.document.epoch
@@ -316,7 +150,7 @@ class _Life:
             return self.policy.on_content_filter is OnContentFilter.ROUTE
         return last.may_spill
 
-    def _hop(self, hop: Hop, other: Hop | None) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+    def _hop(self, hop: Hop, other: Hop | None) -> Effects[bool]:
         """Try one model, with its retries. True when the request is over."""
         line = self.board.lines[hop.role]
         refused = self._cannot(line)
@@ -389,9 +223,7 @@ class _Life:
             return Refused(line.role, Cause.CANARY, retry_at=retry_at, reason=reason)
         return None
 
-    def _slot(
-        self, line: Line, other: Hop | None
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, Slot | None]:
+    def _slot(self, line: Line, other: Hop | None) -> Effects[Slot | None]:
         """Wait for the model's send slot within `rate_limit_wait`; `None` after noting why there is none."""
         while True:
             latest = min(self.now + self.patience, self.asked.deadline)
@@ -436,7 +268,7 @@ class _Life:
             line.breaker.state in _PASSING and (blocked is None or blocked <= self.now) and self._cannot(line) is None
         )
 
-    def _try_anyway(self, hops: tuple[Hop, ...]) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+    def _try_anyway(self, hops: tuple[Hop, ...]) -> Effects[bool]:
         """Both breakers are open and the policy prefers a doubtful answer: one attempt, drawn on the retry budget."""
         denied = [refused for refused in self.refusals if refused.cause in (Cause.BREAKER_OPEN, Cause.CANARY)]
         for hop in hops:
@@ -464,7 +296,7 @@ class _Life:
         hop: Hop,
         permit: Permit | None,
         continuation: Continuation | None,
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, Outcome]:
+    ) -> Effects[Outcome]:
         board, verdict = self.board, self.verdict
         if not verdict.tried or verdict.role is not line.role:
             line.budget.deposit(self.now)
@@ -513,9 +345,9 @@ class _Life:
         clocks = line.model.timeouts
         fair = clocks.first_token if self.asked.streamed else clocks.answer
         patience = min(fair, self.policy.recovery.probe_timeout) if probe else fair
-        longest = min(patience, left)
-        first_token, answer = min(clocks.first_token, longest), min(clocks.answer, longest)
-        return Limits(min(clocks.connect, left), first_token, answer, min(clocks.idle, left), left), left < patience
+        shortened = left < patience + TIE
+        longest = left if shortened else patience
+        return Limits(min(clocks.connect, left), longest, longest, min(clocks.idle, left), left), shortened
 
     def _learn(
         self,
@@ -524,7 +356,7 @@ class _Life:
         permit: Permit | None,
         attempt: Attempt,
         outcome: Outcome,
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    ) -> Effects[None]:
         """Tell breaker, throttle and ramp what came of an attempt."""
         category, failure = outcome.category, outcome.failure
         rule = RULES[category]
@@ -571,7 +403,7 @@ class _Life:
             return Effect.NEUTRAL  # another canary still fails, so this one does not make the model well again
         return effect
 
-    def _judge(self, line: Line, category: Category) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _judge(self, line: Line, category: Category) -> Effects[None]:
         """Take in what a canary found, unless it got no answer."""
         if category not in (Category.OK, Category.SEMANTIC):
             return
@@ -585,9 +417,7 @@ class _Life:
         )
         yield from self._emit(line.role, found)
 
-    def _again(
-        self, line: Line, outcome: Outcome, tries: int
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, bool]:
+    def _again(self, line: Line, outcome: Outcome, tries: int) -> Effects[bool]:
         """Whether the same model is asked once more; waits out the backoff."""
         again = RULES[outcome.category].again
         probe = self.verdict.tried[-1].attempt.probe
@@ -608,7 +438,7 @@ class _Life:
             yield from self._wait(self.now + pause, "backoff")
         return True
 
-    def _wait(self, until: float, why: str) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _wait(self, until: float, why: str) -> Effects[None]:
         before = self.now
         woken = yield Wait(until, why)
         assert isinstance(woken, float)
@@ -622,7 +452,7 @@ class _Life:
         if self.why is None and refused.role is self.verdict.active:
             self.why = refused.cause
 
-    def _note_move(self, hop: Hop) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _note_move(self, hop: Hop) -> Effects[None]:
         """Say so when the request goes to another than the active model, unless it is a probe or a ramp's share."""
         if hop.cause is not None or self.why is None:
             return
@@ -636,8 +466,6 @@ class _Life:
         if hop.role is not verdict.active:
             verdict.cause = hop.cause or self.why
 
-    def _emit(
-        self, role: Role, moved: tuple[Transition, ...]
-    ) -> Generator[Attempt | Wait | Emit, Outcome | float | None, None]:
+    def _emit(self, role: Role, moved: tuple[Transition, ...]) -> Effects[None]:
         for transition in moved:
             yield Emit(BreakerMoved(role, transition))

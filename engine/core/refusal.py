@@ -15,7 +15,11 @@ from engine.core.messages import Role
 from engine.core.outcomes import Category, Cause
 
 if TYPE_CHECKING:
-    from engine.core.plan import Outcome, PlanRequest, Verdict
+    from engine.core.effects import (
+        Outcome,
+        PlanRequest,
+        Verdict,
+    )
 
 LEAST_RETRY_AFTER = 1.0
 """Seconds; a Retry-After below a second is rounded up, since its header counts whole seconds."""

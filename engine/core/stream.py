@@ -16,9 +16,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from engine.core.effects import (
+    Continuation,
+)
 from engine.core.messages import JSON, Delta, Request
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Continuation
 from engine.core.seam import Fit, Seam
 
 MOST_HELD = 1024

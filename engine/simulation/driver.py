@@ -10,9 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+    Verdict,
+    Wait,
+)
 from engine.core.messages import Call, Request, Role
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Attempt, Outcome, Verdict, Wait
 from engine.endings import answer_limit, cancelled, failed, succeeded
 from engine.exchange import Exchange, Flight, Step
 from engine.judging import judged

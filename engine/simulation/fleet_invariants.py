@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from engine.core.agreement import Document, Member, Override, Verdict, Vote
+from engine.core.effects import (
+    Attempt,
+)
 from engine.core.events import FailoverRecord, OverrideRecord, Record, Scope
 from engine.core.messages import Role
-from engine.core.plan import Attempt
 from engine.exchange import Flight
 from engine.simulation.invariants import Rule, Violation
 from engine.simulation.network import Swap

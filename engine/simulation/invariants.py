@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+)
 from engine.core.events import Record
-from engine.core.plan import Attempt, Outcome
 from engine.exchange import Flight
 from engine.simulation.driver import Arrival
 from engine.simulation.network import Swap

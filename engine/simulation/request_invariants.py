@@ -7,11 +7,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from engine.core.breaker import BreakerState
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+)
 from engine.core.errors import Overloaded
 from engine.core.events import BreakerRecord, Record, RequestRecord
 from engine.core.messages import Role
 from engine.core.outcomes import Category
-from engine.core.plan import Attempt, Outcome
 from engine.exchange import Flight
 from engine.simulation.driver import Arrival
 from engine.simulation.invariants import Rule

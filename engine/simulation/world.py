@@ -15,10 +15,13 @@ from typing import Any, Protocol
 
 from engine.core import fleet
 from engine.core.agreement import Document, Override
+from engine.core.effects import (
+    Attempt,
+    Outcome,
+)
 from engine.core.errors import SwitchgearError
 from engine.core.events import OverrideRecord, Record
 from engine.core.messages import Request, Role
-from engine.core.plan import Attempt, Outcome
 from engine.core.policy import ManagerPolicy
 from engine.exchange import Flight, Identity
 from engine.fleet.base import CoordinatorUnavailable

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from engine.core.breaker import Breaker, Permit
+from engine.core.effects import (
+    Attempt,
+    Verdict,
+)
 from engine.core.events import Record
 from engine.core.messages import Call, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Effect
-from engine.core.plan import Attempt, Verdict
 from engine.core.policy import BreakerPolicy, ManagerPolicy, ModelFacts
 from engine.endings import succeeded
 from engine.exchange import Exchange, Identity

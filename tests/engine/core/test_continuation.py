@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from engine.core.continuation import INSTRUCTION, continue_with
+from engine.core.effects import (
+    Continuation,
+)
 from engine.core.messages import Request
-from engine.core.plan import Continuation
 
 REQUEST = Request(
     messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is the sky blue?"}),

@@ -10,10 +10,18 @@ from engine.core import fleet
 from engine.core.agreement import Document, Member, Verdict
 from engine.core.breaker import BreakerState
 from engine.core.drift import Drift
+from engine.core.effects import (
+    Attempt,
+    BreakerMoved,
+    Emit,
+    Event,
+    Outcome,
+    PlanRequest,
+)
 from engine.core.messages import Completion, FinishReason, Request, Role
 from engine.core.outcomes import Category, Cause, ProviderFailure
-from engine.core.plan import Attempt, BreakerMoved, Emit, Event, Outcome, PlanRequest, plan
 from engine.core.plan import Verdict as Ending
+from engine.core.plan import plan
 from engine.core.policy import FleetPolicy, ManagerPolicy, ModelFacts
 from engine.core.switchboard import Switchboard
 

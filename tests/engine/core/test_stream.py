@@ -11,9 +11,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from engine.core.effects import (
+    Continuation,
+)
 from engine.core.messages import Delta, FinishReason, Request, Usage
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.plan import Continuation
 from engine.core.seam import LEAST_OVERLAP, LEAST_UNBROKEN
 from engine.core.stream import DIVERGED, MOST_HELD, StreamJoiner
 
