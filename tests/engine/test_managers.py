@@ -506,7 +506,8 @@ def test_a_cancelled_task_is_recorded_as_cancelled_wherever_it_waits(
         "rate_limit": lambda _: failure(Category.RATE_LIMITED, 429, 1.0),
     }[where]
     slow = '[managers.chat.retry]\nbase_delay = "60s"\nmax_delay = "60s"\n'
-    driver = Looped(make_config(slow), providers={"simulated": Awaited(said)})
+    provider = Awaited(said)
+    driver = Looped(make_config(slow), providers={"simulated": provider})
     driver.exchange.random = lambda: 0.9
 
     async def go() -> None:
@@ -515,7 +516,9 @@ def test_a_cancelled_task_is_recorded_as_cancelled_wherever_it_waits(
                 pass
 
         task = asyncio.ensure_future(read() if streamed else driver.manager.generate("hello"))
-        await asyncio.sleep(0.15)
+        while not provider.calls:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
