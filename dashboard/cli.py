@@ -108,7 +108,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """The installed command."""
-    sys.exit(run())
+    code = run()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads any more, and Python would end with a code of its own for that
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _code(result: Any) -> int:

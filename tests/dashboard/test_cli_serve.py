@@ -58,7 +58,7 @@ def test_two_workers_both_serve_and_both_stop(place: Place) -> None:
         ask(place)
         children = psutil.Process(process.process.pid).children(recursive=True)
         assert process.stop() == 0
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert psutil.wait_procs(children, timeout=10)[1] == []
         assert "Traceback" not in process.said
         assert "uvicorn" not in process.said
 

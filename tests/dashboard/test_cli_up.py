@@ -37,7 +37,7 @@ def test_it_starts_both_and_one_signal_stops_both(place: Place, number: signal.S
         children = psutil.Process(process.process.pid).children(recursive=True)
         assert len(children) >= 2
         assert process.stop(number) == 0
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert psutil.wait_procs(children, timeout=10)[1] == []
         marks = ("switchgear: ", "  gateway │ ", "dashboard │ ")
         assert [line for line in process.lines if not line.startswith(marks)] == []
         assert "Traceback" not in process.said
@@ -52,7 +52,7 @@ def test_when_one_dies_the_other_is_stopped_and_the_exit_code_is_1(place: Place,
         children = psutil.Process(process.process.pid).children(recursive=True)
         os.kill(child_of(process, module).pid, signal.SIGKILL)
         assert process.end() == 1
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert psutil.wait_procs(children, timeout=10)[1] == []
         line = f"switchgear: the {name} was ended by SIGKILL; its last lines are above, everything is stopped"
         assert process.lines[-1] == line
 
@@ -71,4 +71,4 @@ def test_it_stops_both_although_nobody_reads_what_it_says(place: Place) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert psutil.wait_procs(children, timeout=10)[1] == []

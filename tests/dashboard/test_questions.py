@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 QUESTIONS = [
     ("Are we serving users now?", "now", ["Degraded", "answered in 5 min"]),
-    ("Which model is active, since when?", "now", ["Serving from ", "secondary</strong>", "17 min"]),
+    ("Which model is active, since when?", "now", ["Serving from ", "secondary</strong>", " min"]),
     ("Why did it switch?", "incident", ["What tripped it", "Threshold crossed", "9 of 14 calls failed"]),
     ("Did a human do it?", "control", ["Audit log", "Automatic", "ana"]),
     ("Is the page still valid?", "now", ["Active alerts", "SecondaryActiveTooLong", "Firing"]),

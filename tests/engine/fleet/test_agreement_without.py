@@ -266,4 +266,5 @@ def test_a_write_that_redis_forgot_and_took_again_from_another_is_healed(
     eventually(lambda: one.document.epoch == two.document.epoch == known.epoch + 1)
     assert one.document.is_same(two.document)
     assert two.document.override == known.override
-    assert any("is refused and written anew" in (station.instance.agent.trouble or "") for station in (one, two))
+    told = "is refused and written anew"
+    eventually(lambda: any(told in (station.instance.agent.trouble or "") for station in (one, two)))
