@@ -45,9 +45,7 @@ def of_pin(live: Live, role: str, *, strict: bool) -> Consequence:
     if found.state in ("open", "forced_open", "half_open"):
         told = f"{role.capitalize()} breaker is {found.face.word.lower()}: {found.detail}. "
         worst = (
-            "Callers will get errors."
-            if strict
-            else "Most requests will be tried there first only as its breaker allows."
+            "Callers will get errors." if strict else "Requests that its breaker refuses still go to the other model."
         )
         return Consequence(f"{told}All traffic is sent to {model}. {worst}", Tone.BAD, role)
     state = f" It fails {percent(away)} of its calls now." if away else " It is healthy now."

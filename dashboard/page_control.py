@@ -107,7 +107,12 @@ def _breakers(live: Live, face: Clockface, manager: str, *, may_act: bool) -> No
                 _force_dialog(manager, role, "auto")
 
 
-@st.dialog("Pin a model", icon=":material/push_pin:")
+def _forget() -> None:
+    """The dialog was left: the next one is decided on what is true then."""
+    st.session_state.pop("decided-on", None)
+
+
+@st.dialog("Pin a model", icon=":material/push_pin:", on_dismiss=_forget)
 def _pin_dialog(manager: str, role: str) -> None:
     live = shared.live(manager)
     _target(live, role)
@@ -128,7 +133,7 @@ def _pin_dialog(manager: str, role: str) -> None:
     )
 
 
-@st.dialog("Return to automatic", icon=":material/autorenew:")
+@st.dialog("Return to automatic", icon=":material/autorenew:", on_dismiss=_forget)
 def _release_dialog(manager: str) -> None:
     live = shared.live(manager)
     told = consequence.of_release(live)
@@ -141,7 +146,7 @@ def _release_dialog(manager: str) -> None:
     )
 
 
-@st.dialog("Force a breaker", icon=":material/front_hand:")
+@st.dialog("Force a breaker", icon=":material/front_hand:", on_dismiss=_forget)
 def _force_dialog(manager: str, role: str, state: str) -> None:
     live = shared.live(manager)
     _target(live, role)
