@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import acts, consequence, parts, shared, situation, wording
+from dashboard import acts, consequence, fleet_view, parts, shared, situation, wording
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
 from dashboard.frame import actor, banner_row, clock, page, require_actor, title
 from dashboard.markup import Child, Html, div, icon, join, span, tag
@@ -59,13 +59,7 @@ def control() -> None:
             _audit(audit, face),
         )
     )
-    parts.show(
-        div(
-            "sg-card sg-flush-top",
-            parts.heading("Instances and their votes", note=f"epoch {live.document.epoch}"),
-            _instances(live, face),
-        )
-    )
+    parts.show(fleet_view.card(live.fleet))
 
 
 def _mode(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
@@ -234,31 +228,3 @@ def _audit(records: list[OverrideRecord], face: Clockface) -> Html:
         for one in records
     ]
     return parts.table(("When", "Act", "Who", "What", "Why", "Until", "Epoch"), rows, label="Audit log")
-
-
-def _instances(live: Live, face: Clockface) -> Html:
-    votes = {vote.instance: vote for vote, _ in live.votes}
-    rows: list[list[Child]] = []
-    for one in live.instances:
-        alive = one.alive(live.now_ms)
-        vote = votes.get(one.instance)
-        state = Face("Alive", "check_circle", Tone.OK) if alive else Face("Lost", "warning", Tone.WARN)
-        rows.append(
-            [
-                span("sg-mono", one.instance),
-                one.host,
-                badge(state),
-                face.ago(one.updated_ms),
-                str(vote.primary.verdict) if vote else "–",
-                str(vote.secondary.verdict) if vote else "–",
-                one.version or "–",
-                face.ago(one.started_ms),
-            ]
-        )
-    if not rows:
-        return parts.empty("No instance has reported yet.", symbol="dns")
-    return parts.table(
-        ("Instance", "Host", "State", "Heard", "On primary", "On secondary", "Version", "Started"),
-        rows,
-        label="Instances",
-    )

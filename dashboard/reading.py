@@ -12,8 +12,11 @@ from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS
 from engine import queries
 from engine import queries_dashboard as ask
-from engine.core.agreement import Document, DocumentError, Vote
+from engine.config import Config
+from engine.core.agreement import Document, DocumentError
 from engine.core.events import BreakerRecord
+from engine.fleet.view import FleetState
+from engine.overview import fleet
 from engine.percentiles import quantile
 from engine.queries import AttemptPoint, EventKind, InstanceRow, TrafficPoint
 from engine.sqlite import Connection
@@ -44,7 +47,7 @@ class Live:
         names: The provider's names of its models, by role.
         document: The agreement, `None` before the first start.
         agreed_ms: When it was written.
-        votes: Fresh findings of the instances.
+        fleet: Who agrees, with votes and evidence, and what the quorum sees.
         instances: Processes, the lost ones too.
         traffic: Requests by minute over the last hour.
         tries: Attempts by minute over the last hour.
@@ -65,7 +68,7 @@ class Live:
     names: Mapping[str, str] = field(default_factory=dict)
     document: Document | None = None
     agreed_ms: int = 0
-    votes: Sequence[tuple[Vote, int]] = ()
+    fleet: FleetState | None = None
     instances: Sequence[InstanceRow] = ()
     traffic: Sequence[TrafficPoint] = ()
     tries: Sequence[AttemptPoint] = ()
@@ -98,8 +101,10 @@ class Past:
     alerts: Sequence[Happening] = ()
 
 
-def read_live(connection: Connection, manager: str, now_ms: int, names: Mapping[str, str]) -> Live:
+def read_live(connection: Connection, config: Config, manager: str, now_ms: int) -> Live:
     """Everything the first page shows that is younger than an hour."""
+    policy = config.manager_policy(manager)
+    names = {"primary": policy.primary.name, "secondary": policy.secondary.name}
     document, agreed_ms = _agreement(connection, manager)
     window, hour_ago = now_ms - WINDOW_MS, now_ms - 60 * MINUTE_MS
     breakers = {
@@ -122,7 +127,7 @@ def read_live(connection: Connection, manager: str, now_ms: int, names: Mapping[
         names=names,
         document=document,
         agreed_ms=agreed_ms,
-        votes=queries.votes(connection, manager),
+        fleet=fleet(config, connection, manager, now_ms),
         instances=queries.instances(connection),
         traffic=queries.traffic_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),
         tries=queries.attempt_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),

@@ -93,9 +93,7 @@ def _check_version(connection: Connection) -> None:
 
 @st.cache_resource(ttl=LIVE_FOR, max_entries=32, show_spinner=False)
 def _live(store: str, manager: str) -> Live:  # noqa: ARG001 - the store is part of the cache's key
-    policy = config().manager_policy(manager)
-    names = {"primary": policy.primary.name, "secondary": policy.secondary.name}
-    return ask(lambda connection: read_live(connection, manager, now_ms(), names))
+    return ask(lambda connection: read_live(connection, config(), manager, now_ms()))
 
 
 @st.cache_resource(ttl=PAST_FOR, max_entries=32, show_spinner=False)
