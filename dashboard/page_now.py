@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import alert_board, parts, shared, situation, wording
+from dashboard import alert_board, canary_card, parts, shared, situation, wording
 from dashboard.alert_board import Row
 from dashboard.frame import address, banner_row, clock, guarded, page, title
 from dashboard.happenings import Happening
@@ -53,6 +53,7 @@ def picture(manager: str) -> None:
             div("sg-models", *cards),
             _day(past, face),
             div("sg-two", _alerts(live, face), _moves(past, face)),
+            canary_card.card(live.canaries, face),
             parts.chips(situation.freshness(live)),
         )
     )

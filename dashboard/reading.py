@@ -18,7 +18,7 @@ from engine.core.events import BreakerRecord
 from engine.fleet.view import FleetState
 from engine.overview import fleet
 from engine.percentiles import quantile
-from engine.queries import AttemptPoint, EventKind, InstanceRow, TrafficPoint
+from engine.queries import AttemptPoint, CanaryResult, EventKind, InstanceRow, TrafficPoint
 from engine.sqlite import Connection
 
 ROLES = ("primary", "secondary")
@@ -59,6 +59,7 @@ class Live:
         probes: Tries of the model that is not serving, newest first, by role.
         last_move: The newest move of the active model.
         alerts: States of alerts that are pending or firing.
+        canaries: What each canary found last, by role and name.
         last_request_ms: When the last request finished.
         last_evaluation_ms: When alert rules were evaluated last.
     """
@@ -80,6 +81,7 @@ class Live:
     probes: Mapping[str, Sequence[ask.Probe]] = field(default_factory=dict)
     last_move: Happening | None = None
     alerts: Sequence[ask.AlertRow] = ()
+    canaries: Sequence[CanaryResult] = ()
     last_request_ms: int | None = None
     last_evaluation_ms: int | None = None
 
@@ -139,6 +141,7 @@ def read_live(connection: Connection, config: Config, manager: str, now_ms: int)
         probes={role: ask.probes(connection, manager, role, now_ms - PROBES_WITHIN_MS) for role in troubled},
         last_move=next(iter(happenings(moves.events)), None),
         alerts=ask.alert_rows(connection, manager=manager, states=("pending", "firing")),
+        canaries=queries.latest_canaries(connection, manager, since_ms=now_ms - DAY_MS),
         last_request_ms=queries.last_request_ms(connection, manager),
         last_evaluation_ms=ask.last_mark(connection),
     )
