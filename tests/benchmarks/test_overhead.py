@@ -15,7 +15,9 @@ ANSWER = Completion("blue", FinishReason.STOP, Usage(3, 1))
 CALL = Call(Request.of("Why is the sky blue?"), "pro", Limits())
 TARGETS = {"batch": 60e-6, "commit": 250e-6}
 HEADROOM = 3
-"""Times the target at which a test fails: the target is for a quiet machine."""
+"""Times the target at which the benchmark fails: the target is for a quiet machine."""
+CROWDED = 10
+"""The same in `make test`, where other tests use the same cores: it finds a mistake in kind, not a slow day."""
 
 
 class Nothing:
@@ -39,7 +41,7 @@ def overhead(config: Config, *, windows: int) -> float:
 @pytest.mark.parametrize("durability", ["batch", "commit"])
 def test_a_call_through_the_manager_stays_cheap(make_config: Callable[..., Config], durability: str) -> None:
     added = overhead(make_config(f'[store]\ndurability = "{durability}"\n'), windows=20)
-    assert added < HEADROOM * TARGETS[durability]
+    assert added < CROWDED * TARGETS[durability]
 
 
 @pytest.mark.bench
