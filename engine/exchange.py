@@ -34,7 +34,7 @@ from engine.core.effects import (
     Wait,
 )
 from engine.core.errors import Cancelled, InternalError, InvalidRequest, Overloaded, StoreUnavailable, SwitchgearError
-from engine.core.events import BreakerRecord, CanaryRecord, Record
+from engine.core.events import BreakerRecord, CanaryRecord, Record, Records
 from engine.core.messages import JSON, Account, Call, Completion, Reply, Request, Role, Usage
 from engine.core.plan import plan
 from engine.core.policy import ManagerPolicy
@@ -63,8 +63,8 @@ class Sink(Protocol):
         """Whether the queue takes no further request."""
         ...
 
-    def submit(self, records: Sequence[Record]) -> Ticket:
-        """Hand records over; never blocks, never drops."""
+    def submit(self, records: Records, *, here: bool = False) -> Ticket:
+        """Hand records over; never drops. `here`: the caller waits for the commit and may do it itself."""
         ...
 
 
@@ -434,11 +434,12 @@ class Flight:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
+    def land(self, verdict: Verdict, *, here: bool = False) -> tuple[Landed, Ticket]:
         """Write the request into the books.
 
         Args:
             verdict: What the plan decided.
+            here: The calling thread waits for the commit next.
 
         Returns:
             What the caller gets, and the ticket of its record: under durability `commit` wait for that first.
@@ -447,5 +448,10 @@ class Flight:
         now = exchange.clock.monotonic()
         overhead = max(0.0, now - self.started - self._external)
         landed = Landed.of(verdict, self.request, exchange.policy, overhead_us=round(overhead * 1e6))
-        record = request_record(self, verdict, landed, now, exchange.clock.wall_ms())
-        return landed, exchange.sink.submit((record,) if self.finding is None else (record, self.finding))
+        wall_ms = exchange.clock.wall_ms()
+
+        def records() -> tuple[Record, ...]:
+            record = request_record(self, verdict, landed, now, wall_ms)
+            return (record,) if self.finding is None else (record, self.finding)
+
+        return landed, exchange.sink.submit(records, here=here)

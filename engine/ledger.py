@@ -1,15 +1,11 @@
-"""How records become rows: the raw rows, their sums by minute and the totals, inside the caller's transaction.
+"""How records become rows: what the writer inserts for a group of them, in as few statements as can be.
 
-Guarantees: sums and rows never disagree, because both are written here and nowhere else; posting a move of the
-active model that another instance has recorded already changes nothing and counts nothing.
+Guarantees: sums and rows never disagree, because both are written in one transaction, a request's by the very same
+statement (`engine.posting`); posting a move of the active model that another instance has recorded already changes
+nothing and counts nothing.
 
-What counts where: synthetic requests have rows, and rollups marked as such, but no part in the totals of requests,
-attempts and latency; their tokens and cost do count, for they are paid. Latency is that of requests a model was
-tried for. Requests and their latency are filed under the minute in which the request finished, attempts under the
-minute in which the attempt did.
-
-Every table is written by one statement of many rows instead of one statement a row: each statement gives up the
-interpreter lock once, so a busy thread beside the writer delays a batch a handful of times and not once a row.
+Every statement writes many rows: each gives up the interpreter lock once, so a busy thread beside the writer delays
+a group a handful of times and not once a row.
 """
 
 from __future__ import annotations
@@ -28,11 +24,11 @@ from engine.core.events import (
     FailoverRecord,
     OverrideRecord,
     Record,
-    RequestOutcome,
     RequestRecord,
     Scope,
 )
 from engine.percentiles import bucket_of
+from engine.posting import ATTEMPT, POSTING, POSTING_ATTEMPT
 from engine.sqlite import Connection
 
 MINUTE_MS = 60_000
@@ -61,7 +57,8 @@ TOTALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 @lru_cache(maxsize=8192)
 def labels_of(name: str, *values: str) -> str:
     """The key of one counter in `totals`: its labels as a JSON object, in the order of `TOTALS`."""
-    return json.dumps(dict(zip(TOTALS[name], values, strict=True)), separators=(",", ":"))
+    labels = dict(zip(TOTALS[name], values, strict=True))
+    return json.dumps(labels, separators=(",", ":"), ensure_ascii=False)  # as SQLite's json_object writes it
 
 
 class Bulk:
@@ -122,16 +119,8 @@ class Sum:
         self._bulk.write(connection, [(*key, *values) for key, values in amounts.items()])
 
 
-_REQUESTS = Bulk(
-    "requests",
-    "id ts_ms manager instance epoch active_role role model status_code outcome code failover_cause attempts streamed "
-    "duration_ms ttft_ms overhead_us input_tokens output_tokens cost_usd finish_reason synthetic prompt_hash",
-)
-_ATTEMPTS = Bulk(
-    "attempts",
-    "request_id n ts_ms manager role model status_code category duration_ms waited_ms breaker_state error "
-    "input_tokens output_tokens cost_usd usage_estimated synthetic",
-)
+_POSTINGS = Bulk("posting", " ".join(POSTING))
+_FURTHER = Bulk("posting_attempt", " ".join(POSTING_ATTEMPT))
 _CONTENTS = Bulk("contents", "request_id ts_ms prompt_text answer_text")
 _FAILOVERS = Bulk(
     "failovers",
@@ -142,19 +131,8 @@ _BREAKERS = Bulk("breaker_transitions", "id ts_ms manager instance role model fr
 _CANARIES = Bulk("canary_results", "id ts_ms manager instance role model canary passed detail request_id duration_ms")
 _OVERRIDES = Bulk("overrides", "id ts_ms manager action role strict reason actor expires_ms epoch")
 
-_ROLLUP = Sum(
-    "rollup_minute",
-    "manager minute role model status_code outcome code failover_cause synthetic",
-    "n attempts duration_ms overhead_us input_tokens output_tokens cost_usd",
-)
-_ATTEMPT_MINUTE = Sum(
-    "attempt_minute",
-    "manager minute role model category synthetic",
-    "n duration_ms input_tokens output_tokens cost_usd",
-)
 _FAILOVER_MINUTE = Sum("failover_minute", "manager minute scope from_role to_role cause", "n")
 _BREAKER_MINUTE = Sum("breaker_minute", "manager minute role from_state to_state", "n")
-_LATENCY_MINUTE = Sum("latency_minute", "manager minute metric role model outcome bucket", "n")
 _LATENCY_TOTALS = Sum("latency_totals", "manager role model outcome metric bucket", "n sum_ms")
 _TOTALS = Sum("totals", "name labels", "value")
 
@@ -175,13 +153,17 @@ class Ledger:
         """Write records with their sums; the caller holds the transaction.
 
         Args:
-            connection: Inside `BEGIN IMMEDIATE`.
+            connection: A store's writer, inside `BEGIN IMMEDIATE`.
             records: In the order they happened.
 
         Raises:
             engine.sqlite.IntegrityError: A record breaks a rule of its table, or its id is recorded already.
         """
-        page = _Page(connection, self)
+        self.page(records).write(connection)
+
+    def page(self, records: Iterable[Record]) -> Page:
+        """What is to be written for records, in the order they happened."""
+        page = Page(self)
         for record in records:
             if isinstance(record, RequestRecord):
                 page.request(record)
@@ -193,7 +175,7 @@ class Ledger:
                 page.canary(record)
             else:
                 page.override(record)
-        page.write()
+        return page
 
     def prompt_hash(self, text: str | None) -> str | None:
         """HMAC-SHA256 of a prompt, 128 bits in hex: equal prompts are recognised, none can be read back."""
@@ -250,60 +232,47 @@ def _add(amounts: dict[Key, list[float]], key: Key, *values: float) -> None:
         known[at] += value
 
 
-class _Page:
+class Page:
     """The rows and sums of one transaction, collected before they are written."""
 
-    def __init__(self, connection: Connection, ledger: Ledger) -> None:
-        self._connection = connection
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._requests: list[Key] = []
-        self._attempts: list[Key] = []
+        self._postings: list[Key] = []
+        self._further: list[Key] = []
         self._contents: list[Key] = []
         self._failovers: list[FailoverRecord] = []
         self._breakers: list[Key] = []
         self._overrides: list[Key] = []
         self._canaries: list[Key] = []
-        self._rollup: dict[Key, list[float]] = {}
-        self._attempt_minute: dict[Key, list[float]] = {}
         self._failover_minute: dict[Key, list[float]] = {}
         self._breaker_minute: dict[Key, list[float]] = {}
-        self._latency_minute: dict[Key, list[float]] = {}
-        self._latency_totals: dict[Key, list[float]] = {}
         self._totals: dict[Key, list[float]] = {}
 
     def request(self, record: RequestRecord) -> None:
         """One finished call with its attempts and its own failovers."""
         synthetic = int(record.synthetic)
-        outcome = record.outcome.value
-        self._requests.append(
+        counts = not synthetic and record.role != UNTRIED
+        ttft, attempts = record.ttft_ms, record.attempts
+        self._postings.append(
             (
                 record.id, record.ts_ms, record.manager, record.instance, record.epoch, record.active_role, record.role,
-                record.model, record.status_code, outcome, record.code, record.failover_cause, len(record.attempts),
-                int(record.streamed), record.duration_ms, record.ttft_ms, record.overhead_us, record.input_tokens,
+                record.model, record.status_code, record.outcome.value, record.code, record.failover_cause,
+                len(attempts), int(record.streamed), record.duration_ms, ttft, record.overhead_us, record.input_tokens,
                 record.output_tokens, record.cost_usd, record.finish_reason, synthetic,
                 self._ledger.prompt_hash(record.prompt_text),
+                bucket_of(record.duration_ms) if counts else None,
+                bucket_of(ttft) if counts and ttft is not None else None,
+                *_rest(record),
+                *(_tried(attempts[0]) if attempts else _UNTRIED_ROW),
             )
         )  # fmt: skip
-        _add(
-            self._rollup,
-            (
-                record.manager, record.ts_ms // MINUTE_MS, record.role, record.model, record.status_code, outcome,
-                record.code or "", record.failover_cause or "", synthetic,
-            ),
-            1, len(record.attempts), record.duration_ms, record.overhead_us,
-            record.input_tokens or 0, record.output_tokens or 0, record.cost_usd or 0.0,
-        )  # fmt: skip
+        for attempt in attempts[1:]:
+            self._further.append((record.id, record.manager, synthetic, *_tried(attempt)))
         if self._ledger.record_content and (record.prompt_text is not None or record.answer_text is not None):
             self._contents.append(
                 (record.id, record.ts_ms, _storable(record.prompt_text), _storable(record.answer_text))
             )
-        if not record.synthetic:
-            self._count_request(record)
-        for attempt in record.attempts:
-            self._attempt(record, attempt, synthetic)
-        self._usage(record)
-        for failover in record.failovers:
-            self.failover(failover)
+        self._failovers.extend(record.failovers)
 
     def failover(self, record: FailoverRecord) -> None:
         """One move; whether it is new is known only when it is written."""
@@ -341,13 +310,19 @@ class _Page:
         result = "passed" if record.passed else "failed"
         self._total("canary_results", 1, record.manager, record.role, record.model, result)
 
-    def write(self) -> None:
+    @property
+    def alone(self) -> bool:
+        """Whether it is a single statement, which needs no transaction around it."""
+        return len(self._postings) <= Bulk.EXACT and not (
+            self._further or self._contents or self._failovers or self._breakers or self._overrides or self._canaries
+        )
+
+    def write(self, connection: Connection) -> None:
         """Everything collected, a statement or a few a table."""
-        connection = self._connection
         for bulk, rows in (
             (_OVERRIDES, self._overrides),
-            (_REQUESTS, self._requests),
-            (_ATTEMPTS, self._attempts),
+            (_POSTINGS, self._postings),
+            (_FURTHER, self._further),
             (_CONTENTS, self._contents),
             (_BREAKERS, self._breakers),
             (_CANARIES, self._canaries),
@@ -355,23 +330,19 @@ class _Page:
             if rows:
                 bulk.write(connection, rows)
         for failover in self._failovers:
-            self._write_failover(failover)
+            self._write_failover(connection, failover)
         for table, amounts in (
-            (_ROLLUP, self._rollup),
-            (_ATTEMPT_MINUTE, self._attempt_minute),
             (_FAILOVER_MINUTE, self._failover_minute),
             (_BREAKER_MINUTE, self._breaker_minute),
-            (_LATENCY_MINUTE, self._latency_minute),
-            (_LATENCY_TOTALS, self._latency_totals),
             (_TOTALS, self._totals),
         ):
             if amounts:
                 table.write(connection, amounts)
 
-    def _write_failover(self, record: FailoverRecord) -> None:
-        before = self._connection.total_changes
+    def _write_failover(self, connection: Connection, record: FailoverRecord) -> None:
+        before = connection.total_changes
         _FAILOVERS.write(
-            self._connection,
+            connection,
             [
                 (
                     record.id, record.ts_ms, record.manager, record.instance, record.scope.value, record.from_role,
@@ -379,7 +350,7 @@ class _Page:
                 )
             ],
         )  # fmt: skip
-        if self._connection.total_changes == before:
+        if connection.total_changes == before:
             return
         minute = record.ts_ms // MINUTE_MS
         key = (record.manager, minute, record.scope.value, record.from_role, record.to_role, record.cause)
@@ -387,62 +358,27 @@ class _Page:
         name = "failover_events" if record.scope is Scope.ACTIVE else "request_failovers"
         self._total(name, 1, record.manager, record.from_role, record.to_role, record.cause)
 
-    def _count_request(self, record: RequestRecord) -> None:
-        self._total("requests", 1, record.manager, record.role, record.model, str(record.status_code))
-        if record.outcome is RequestOutcome.SHED:
-            role = record.active_role if record.role == UNTRIED else record.role
-            self._total("shed", 1, record.manager, role)
-        if record.role == UNTRIED:
-            return
-        for metric, value in (("duration", record.duration_ms), ("ttft", record.ttft_ms)):
-            if value is None:
-                continue
-            bucket = bucket_of(value)
-            outcome = record.outcome.value
-            minute = record.ts_ms // MINUTE_MS
-            _add(
-                self._latency_minute,
-                (record.manager, minute, metric, record.role, record.model, outcome, bucket),
-                1,
-            )
-            _add(self._latency_totals, (record.manager, record.role, record.model, outcome, metric, bucket), 1, value)
-
-    def _attempt(self, record: RequestRecord, attempt: AttemptRecord, synthetic: int) -> None:
-        self._attempts.append(
-            (
-                record.id, attempt.n, attempt.ts_ms, record.manager, attempt.role, attempt.model, attempt.status_code,
-                attempt.category, attempt.duration_ms, attempt.waited_ms, attempt.breaker_state, attempt.error,
-                attempt.input_tokens, attempt.output_tokens, attempt.cost_usd, int(attempt.usage_estimated), synthetic,
-            )
-        )  # fmt: skip
-        minute = attempt.ts_ms // MINUTE_MS
-        _add(
-            self._attempt_minute,
-            (record.manager, minute, attempt.role, attempt.model, attempt.category, synthetic),
-            1, attempt.duration_ms, attempt.input_tokens or 0, attempt.output_tokens or 0, attempt.cost_usd or 0.0,
-        )  # fmt: skip
-        if not synthetic:
-            self._total("attempts", 1, record.manager, attempt.role, attempt.model, attempt.category)
-
-    def _usage(self, record: RequestRecord) -> None:
-        """Tokens and cost by the model that used them; the answering model's where attempts do not say."""
-        parts: list[tuple[str, int | None, int | None, float | None]] = [
-            (attempt.model, attempt.input_tokens, attempt.output_tokens, attempt.cost_usd)
-            for attempt in record.attempts
-            if attempt.input_tokens is not None or attempt.output_tokens is not None or attempt.cost_usd is not None
-        ]
-        if not parts:
-            parts = [(record.model, record.input_tokens, record.output_tokens, record.cost_usd)]
-        for model, read, written, cost in parts:
-            if read:
-                self._total("tokens", read, record.manager, model, "input")
-            if written:
-                self._total("tokens", written, record.manager, model, "output")
-            if cost:
-                self._total("cost_usd", cost, record.manager, model)
-
     def _total(self, name: str, amount: float, *values: str) -> None:
         _add(self._totals, (name, labels_of(name, *values)), amount)
+
+
+_UNTRIED_ROW: Key = (None,) * len(ATTEMPT)
+
+
+def _tried(attempt: AttemptRecord) -> Key:
+    return (
+        attempt.n, attempt.ts_ms, attempt.role, attempt.model, attempt.status_code, attempt.category,
+        attempt.duration_ms, attempt.waited_ms, attempt.breaker_state, attempt.error, attempt.input_tokens,
+        attempt.output_tokens, attempt.cost_usd, int(attempt.usage_estimated),
+    )  # fmt: skip
+
+
+def _rest(record: RequestRecord) -> Key:
+    """Tokens and cost of a request none of whose attempts says its own."""
+    for one in record.attempts:
+        if one.input_tokens is not None or one.output_tokens is not None or one.cost_usd is not None:
+            return (None, None, None)
+    return (record.input_tokens, record.output_tokens, record.cost_usd)
 
 
 def is_audit(record: Record) -> bool:

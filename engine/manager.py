@@ -99,7 +99,7 @@ class DualModelManager(Managed):
         except BaseException:
             flight.abandon()
             raise
-        landed, ticket = flight.land(step)
+        landed, ticket = flight.land(step, here=True)
         _settle(flight, step, ticket)
         return answer_of(landed)
 
@@ -178,7 +178,7 @@ class DualModelManager(Managed):
         except BaseException:
             flight.abandon()
             raise
-        landed, ticket = passage.land(step)
+        landed, ticket = passage.land(step, here=True)
         _settle(flight, step, ticket)
         answer_of(landed)
         yield from passage.last(landed)

@@ -180,9 +180,9 @@ class Passage:
         usage = self._spent() if self._attempt_text else None
         return self._flight.leave(shown=self._joiner.shown, usage=usage)
 
-    def land(self, verdict: Verdict) -> tuple[Landed, Ticket]:
-        """Write the request into the books."""
-        landed, ticket = self._flight.land(verdict)
+    def land(self, verdict: Verdict, *, here: bool = False) -> tuple[Landed, Ticket]:
+        """Write the request into the books; arguments as for `Flight.land`."""
+        landed, ticket = self._flight.land(verdict, here=here)
         flight = self._flight
         self._account = account_of(verdict, flight.request, flight.exchange.policy, overhead_us=landed.overhead_us)
         return landed, ticket

@@ -1,4 +1,8 @@
-"""The flight recorder: one writer thread owns the write connection and commits what is waiting in groups.
+"""The flight recorder: one connection writes, under one lock, and commits what is waiting in groups.
+
+A writer thread does so. A threaded caller that waits for its commit in any case may do it itself while nobody else
+is writing (`submit(…, here=True)`): two thread switches cost as much as the commit. As soon as there is company the
+thread takes over, so that many callers share one commit (flat combining; Hendler, Incze, Shavit, Tzafrir, SPAA 2010).
 
 Guarantees: a ticket completes without error only after its records, with every sum they belong to, are committed;
 nothing that was submitted is dropped while the process lives: when the store cannot be written, tickets fail
@@ -14,9 +18,9 @@ from __future__ import annotations
 
 import atexit
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -26,7 +30,7 @@ from typing import Any, TypeVar
 
 from engine import sqlite, tickets
 from engine.core.errors import InternalError, StoreUnavailable
-from engine.core.events import Record, RequestOutcome, RequestRecord
+from engine.core.events import Record, Records, RequestOutcome, RequestRecord, listed
 from engine.ledger import Ledger, add_latency, add_total, is_audit
 from engine.sqlite import Connection
 from engine.store import BUSY_TIMEOUT_MS, Store
@@ -68,9 +72,12 @@ class RecordRejected(InternalError):
 
 @dataclass(slots=True)
 class _Entry:
-    records: Sequence[Record]
+    given: Records
     ticket: Ticket
     prompt: bool
+    records: Sequence[Record] = ()
+    interrupted: bool = False
+    """Its caller was interrupted while it wrote this itself, so that it may be committed already."""
 
 
 @dataclass(slots=True)
@@ -107,7 +114,11 @@ class Recorder:
         self.queue_limit = queue_limit
         self.error: Exception | None = None
         self._record_content = record_content
-        self._queue: queue.SimpleQueue[_Entry | _Job | _Stop] = queue.SimpleQueue()
+        self._items: deque[_Entry | _Job | _Stop] = deque()
+        self._writing = threading.Lock()
+        self._bell = threading.Lock()  # held while there is nothing to tell the writer thread
+        self._bell.acquire()
+        self._asleep = self._lingers = self._until_rung = self._hurried = False
         self._backlog: list[_Entry] = []
         self._retry_at = 0.0
         self._retry_after = RETRY_MIN_S
@@ -115,25 +126,25 @@ class Recorder:
         self._ledger = Ledger(b"")
         self._full_sync = False
         self._dirty = False
+        self._commits = self._commits_seen = 0
         self._crowd = 0.0
         self._commit_ms: list[float] = []
         self._stats_at = 0.0
         self._checkpoint_at = 0.0
         self._give_up_at: float | None = None
         self._starting = threading.Lock()
-        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def queue_length(self) -> int:
         """Entries that are not committed yet."""
-        return self._queue.qsize() + len(self._backlog)
+        return len(self._items) + len(self._backlog)
 
     @property
     def full(self) -> bool:
         """Whether new requests should be refused until the writer has caught up."""
-        return self.queue_length >= self.queue_limit
+        return len(self._items) + len(self._backlog) >= self.queue_limit
 
     def start(self) -> None:
         """Start the writer thread; the first submission does it too.
@@ -165,8 +176,7 @@ class Recorder:
             thread = self._thread
             if thread is not None:
                 self._give_up_at = time.monotonic() + timeout
-                self._queue.put(_Stop())
-                self._hurry.set()
+                self._put(_Stop())
         if thread is not None:
             thread.join(timeout + 1.0)
             atexit.unregister(self.close)
@@ -174,12 +184,13 @@ class Recorder:
         if left := self.queue_length:
             log.error("the recorder was closed with %d unwritten entries: %s", left, self.error)
 
-    def submit(self, records: Sequence[Record], *, committed: bool = False) -> Ticket:
-        """Hand over records; never blocks and never drops.
+    def submit(self, records: Records, *, committed: bool = False, here: bool = False) -> Ticket:
+        """Hand over records; never drops.
 
         Args:
-            records: Written in one transaction, in this order.
+            records: Written in one transaction, in this order; or a function that makes them, called once.
             committed: Ask for a ticket of the commit under durability `batch` too, as acts of operators need it.
+            here: The caller's thread has nothing to do until the commit, so it may do the writing, too.
 
         Returns:
             The ticket of the commit; under `batch` one that is done already.
@@ -189,14 +200,26 @@ class Recorder:
         """
         if self._thread is None or self._closed:
             self.start()
-        prompt = committed or self.durability is Durability.COMMIT
-        ticket = Ticket()
-        self._queue.put(_Entry(records, ticket, prompt))
-        if prompt:
-            self._hurry.set()
-        else:
-            tickets.complete((ticket,), None)
-        return ticket
+        if not committed and self.durability is Durability.BATCH:
+            self._items.append(_Entry(records, tickets.DONE, prompt=False))
+            if self._asleep and not self._lingers:
+                self._ring()
+            return tickets.DONE
+        entry = _Entry(records, Ticket(), prompt=True)
+        if not here or not self._commit_here(entry):
+            self._put(entry)
+        return entry.ticket
+
+    def _put(self, item: _Entry | _Job | _Stop) -> None:
+        """Hand something to the writer thread that somebody waits for."""
+        self._items.append(item)
+        self._hurried = True
+        if self._asleep:
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def execute(self, job: Callable[[Connection], T], *, durable: bool = False) -> Future[T]:
         """Run a write job on the writer thread, inside a transaction of its own.
@@ -211,9 +234,26 @@ class Recorder:
         if self._thread is None or self._closed:
             self.start()
         future: Future[T] = Future()
-        self._queue.put(_Job(job, future, durable))
-        self._hurry.set()
+        self._put(_Job(job, future, durable))
         return future
+
+    def _commit_here(self, entry: _Entry) -> bool:
+        """Write an entry on its caller's thread, unless somebody else is writing or waiting to."""
+        if self._crowd > CROWDED or not self._writing.acquire(blocking=False):
+            return False
+        try:
+            if self._items or self._backlog or self.error is not None or self._connection is None or self._closed:
+                return False
+            self._write([entry] if self._opened(entry) else [])
+        except BaseException:
+            entry.interrupted = True  # by a signal; the writer thread finds it in the backlog and sees to it
+            raise
+        finally:
+            forgetful = self._asleep and self._until_rung  # it does not know that there is something to tidy up
+            self._writing.release()
+            if self._backlog or forgetful:
+                self._ring()
+        return True
 
     # The writer thread from here on.
 
@@ -224,66 +264,71 @@ class Recorder:
                 stopping = self._turn()
             except Exception as error:
                 log.exception("the recorder stumbled; it goes on with a fresh connection")
-                self._doubt(error)
-        while self._backlog and time.monotonic() < (self._give_up_at or 0.0):
-            time.sleep(max(0.0, min(self._retry_at - time.monotonic(), RETRY_MAX_S)))
-            self._retry()
-        self._rest()
-        self._disconnect()
+                with self._writing:
+                    self._doubt(error)
+        with self._writing:
+            while self._backlog and time.monotonic() < (self._give_up_at or 0.0):
+                time.sleep(max(0.0, min(self._retry_at - time.monotonic(), RETRY_MAX_S)))
+                self._retry()
+            self._rest()
+            self._disconnect()
 
     def _turn(self) -> bool:
+        """Wait for something to write and write it; returns whether it was the last."""
+        self._sleep(self._patience())
+        if self._items and not self._closed:
+            if self._crowd > CROWDED:
+                time.sleep(GATHER_S)
+            elif not self._hurried:
+                self._sleep(LINGER_S, lingers=True)
+        with self._writing:
+            return self._work()
+
+    def _sleep(self, patience: float | None, *, lingers: bool = False) -> None:
+        """Wait for the bell; while it lingers only for those who are in a hurry."""
+        self._lingers, self._asleep = lingers, True
+        self._until_rung = patience is None
+        if not (self._hurried if lingers else self._items):
+            self._bell.acquire(timeout=-1 if patience is None else patience)
+        self._asleep = self._lingers = False
+
+    def _work(self) -> bool:
         """Take what is waiting and write it; returns whether it was the last."""
+        self._hurried = False
         group: list[_Entry] = []
         waiting = 0
-        deadline: float | None = None
-        item = self._first()
-        worked = item is not None
-        while item is not None:
+        worked = bool(self._items)
+        while self._items and waiting < GROUP_RECORDS:
+            item = self._items.popleft()
             if isinstance(item, _Stop):
                 self._write(group)
                 return True
             if isinstance(item, _Job):
                 self._write(group)
-                group, waiting, deadline = [], 0, None
+                group, waiting = [], 0
                 self._do(item)
-            else:
+            elif self._opened(item):
                 group.append(item)
                 waiting += len(item.records)
-                if waiting >= GROUP_RECORDS:
-                    break
-                if item.prompt:
-                    deadline = 0.0
-                elif deadline is None:
-                    deadline = time.monotonic() + LINGER_S
-            if deadline and self._queue.empty():
-                # Asleep and not at the queue, or every record would wake this thread in the middle of a request.
-                self._hurry.wait(max(0.0, deadline - time.monotonic()))
-                deadline = 0.0
-            item = self._next(0.0)
-        self._hurry.clear()
         if group:
             self._write(group)
-            self._crowd += (min(1, self._queue.qsize()) - self._crowd) / CROWD_COMMITS
+            self._crowd += (min(1, len(self._items)) - self._crowd) / CROWD_COMMITS
         elif self._backlog:
             self._retry()
         elif self.error is not None:
             self._probe()
         elif not worked:
-            self._rest()
+            self._pause()
         return False
 
-    def _first(self) -> _Entry | _Job | _Stop | None:
-        """Wait for something to do, and where there is much of it a moment longer for company."""
-        item = self._next(self._patience())
-        if item is not None and self._crowd > CROWDED and not self._closed:
-            time.sleep(GATHER_S)
-        return item
-
-    def _next(self, patience: float | None) -> _Entry | _Job | _Stop | None:
+    def _opened(self, entry: _Entry) -> bool:
+        """Make an entry's records; a mistake in that is nobody else's trouble."""
         try:
-            return self._queue.get_nowait() if patience == 0.0 else self._queue.get(timeout=patience)
-        except queue.Empty:
-            return None
+            entry.records = listed(entry.given)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the ticket
+            self._reject(entry, error)
+            return False
+        return True
 
     def _patience(self) -> float | None:
         """Seconds to wait for work: until the next retry, until a pause is worth a checkpoint, or for ever."""
@@ -347,9 +392,10 @@ class Recorder:
                 raise
             if len(group) > 1:
                 self._commit_singly(group)
-            else:
+                return ()
+            if not group[0].interrupted:
                 self._reject(group[0], error)
-            return ()
+                return ()
         return group
 
     def _commit_singly(self, group: list[_Entry]) -> None:
@@ -365,10 +411,18 @@ class Recorder:
             return
         durable = any(is_audit(record) for record in records)
         started = time.perf_counter()
-        with self._transaction(durable=durable) as connection:
-            self._ledger.post(connection, records)
-            if self._commit_ms and started - self._stats_at >= COMMIT_STATS_EVERY_S:
-                self._post_stats(connection)
+        connection = self._prepared(durable=durable)
+        page = self._ledger.page(records)
+        statistics = self._commit_ms if started - self._stats_at >= COMMIT_STATS_EVERY_S else ()
+        if page.alone and not statistics:
+            page.write(connection)
+            self._dirty = True
+        else:
+            with self._transaction(durable=durable):
+                page.write(connection)
+                if statistics:
+                    self._post_stats(connection)
+        self._commits += 1
         self._commit_ms.append((time.perf_counter() - started) * 1000)
 
     def _post_stats(self, connection: Connection) -> None:
@@ -404,10 +458,7 @@ class Recorder:
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
-        connection = self._connection or self._connect()
-        if durable is not self._full_sync:
-            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
-            self._full_sync = durable
+        connection = self._prepared(durable=durable)
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
@@ -418,6 +469,14 @@ class Recorder:
                     connection.execute("ROLLBACK")
             raise
         self._dirty = True
+
+    def _prepared(self, *, durable: bool) -> Connection:
+        """The connection, syncing the disk with every commit or not."""
+        connection = self._connection or self._connect()
+        if durable is not self._full_sync:
+            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+            self._full_sync = durable
+        return connection
 
     def _connect(self) -> Connection:
         connection = self.store.writer()
@@ -474,6 +533,14 @@ class Recorder:
         self._checkpoint_at = now
         if self.store.wal_bytes() >= CHECKPOINT_WAL_BYTES:
             self._checkpoint("PASSIVE")
+
+    def _pause(self) -> None:
+        """Nothing came for a while: rest, unless callers have written for themselves meanwhile."""
+        if self._commits == self._commits_seen:
+            self._rest()
+        else:
+            self._commits_seen = self._commits
+            self._tend()
 
     def _rest(self) -> None:
         """In a pause: write the commit statistics and move the log into the database."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from engine import sqlite
+from engine import posting, sqlite
 from engine.core.errors import ConfigurationError, StoreUnavailable
 from engine.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
 from engine.sqlite import Connection, sqlite3
@@ -66,7 +66,7 @@ class Store:
         return self
 
     def writer(self) -> Connection:
-        """A connection that may write, with autocheckpoint off; for the recorder only.
+        """A connection that may write, with autocheckpoint off; for the recorder only, whose lock guards it.
 
         Raises:
             engine.sqlite.Error: The file cannot be opened.
@@ -76,6 +76,7 @@ class Store:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        posting.prepare(connection)
         return connection
 
     @contextmanager
@@ -134,7 +135,9 @@ class Store:
             return 0
 
     def _connect(self, uri: str) -> Connection:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, cached_statements=512, check_same_thread=False
+        )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return connection
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from typing import Final
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +78,6 @@ class Ticket:
         return future
 
 
-def completed() -> Ticket:
-    """A ticket that is done already."""
-    ticket = Ticket()
-    complete([ticket], None)
-    return ticket
-
-
 def complete(tickets: Iterable[Ticket], error: Exception | None) -> None:
     """Decide tickets together; those decided already stay as they are.
 
@@ -121,3 +115,8 @@ def _settle(futures: list[tuple[asyncio.Future[None], Exception | None]]) -> Non
             future.set_result(None)
         else:
             future.set_exception(error)
+
+
+DONE: Final = Ticket()
+"""A ticket that is done already."""
+complete([DONE], None)

@@ -6,7 +6,7 @@ by whoever records: the core itself only knows a monotonic `now`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from typing import Any
@@ -148,3 +148,11 @@ class CanaryRecord:
 
 
 Record = RequestRecord | FailoverRecord | BreakerRecord | OverrideRecord | CanaryRecord
+
+Records = Sequence[Record] | Callable[[], Sequence[Record]]
+"""What is to be recorded, or what makes it once its caller has gone on."""
+
+
+def listed(records: Records) -> Sequence[Record]:
+    """The records, made if need be."""
+    return records() if callable(records) else records

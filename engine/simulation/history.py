@@ -17,7 +17,7 @@ from engine.config import Config
 from engine.control import Actor, Control
 from engine.core.agreement import Document
 from engine.core.errors import SwitchgearError
-from engine.core.events import Record, RequestRecord
+from engine.core.events import Record, Records, RequestRecord, listed
 from engine.core.messages import Role
 from engine.exchange import Identity
 from engine.fleet.store import StoreCoordinator
@@ -61,11 +61,11 @@ class Archive:
         """Never: the simulation waits instead."""
         return False
 
-    def submit(self, records: Sequence[Record]) -> Ticket:
+    def submit(self, records: Records, *, here: bool = False) -> Ticket:
         """Hand records over, once there is room."""
         while self._recorder.queue_length > QUEUE:
             time.sleep(0.002)
-        return self._recorder.submit([self._timed(record) for record in records])
+        return self._recorder.submit([self._timed(record) for record in listed(records)])
 
     def _timed(self, record: Record) -> Record:
         if not isinstance(record, RequestRecord):

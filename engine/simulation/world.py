@@ -20,7 +20,7 @@ from engine.core.effects import (
     Outcome,
 )
 from engine.core.errors import SwitchgearError
-from engine.core.events import OverrideRecord, Record
+from engine.core.events import OverrideRecord, Record, Records, listed
 from engine.core.messages import Request, Role
 from engine.core.policy import ManagerPolicy
 from engine.exchange import Flight, Identity
@@ -30,7 +30,7 @@ from engine.simulation.clock import Timeline, VirtualClock
 from engine.simulation.driver import Arrival
 from engine.simulation.network import SimulatedCoordinator, SimulatedStore, Swap
 from engine.simulation.node import Node, Surroundings
-from engine.tickets import Ticket, complete
+from engine.tickets import DONE, Ticket
 
 USUAL = Profile(first_token=0.4, per_event=0.05, spread=0.35, words=24, words_per_event=8)
 """The speed of models that have none of their own."""
@@ -83,13 +83,11 @@ class _Notebook:
         """Never."""
         return False
 
-    def submit(self, records: Sequence[Record]) -> Ticket:
+    def submit(self, records: Records, *, here: bool = False) -> Ticket:
         """Note records down; they are committed at once."""
-        for record in records:
+        for record in listed(records):
             self._world.noted(self._node(), record)
-        ticket = Ticket()
-        complete((ticket,), None)
-        return ticket
+        return DONE
 
 
 class SimulatedWorld:

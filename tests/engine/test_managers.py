@@ -715,22 +715,22 @@ def test_what_the_store_did_not_take_is_refused_and_recorded_as_refused(drive: M
     driver = drive(provider)
     driver.generate("hello")
     recorder = driver.instance.recorder
-    post = recorder._ledger.post
+    page = recorder._ledger.page
     broken = threading.Event()
     broken.set()
 
-    def fail(connection: Any, records: Any) -> Any:
+    def fail(records: Any) -> Any:
         if broken.is_set():
             msg = "No space left on device"
             raise OSError(msg)
-        return post(connection, records)
+        return page(records)
 
-    recorder._ledger.post = fail
+    recorder._ledger.page = fail
     connect = recorder._connect
 
     def reconnect() -> Any:
         made = connect()
-        recorder._ledger.post = fail
+        recorder._ledger.page = fail
         return made
 
     recorder._connect = reconnect

@@ -23,6 +23,7 @@ from engine import queries
 from engine.core.errors import StoreUnavailable
 from engine.core.events import RequestOutcome, RequestRecord, Scope
 from engine.ids import new_id
+from engine.ledger import Page
 from engine.percentiles import bucket_of
 from engine.recorder import Recorder, RecordRejected
 from engine.sqlite import Connection
@@ -207,6 +208,104 @@ def test_under_batch_a_ticket_is_done_at_once_and_the_row_follows_soon(store: St
     recorder.submit([act()], committed=True).wait(5.0)
     assert rows(store, "SELECT count(*) FROM overrides") == [(1,)]
     recorder.close()
+
+
+def written_by(recorder: Recorder) -> list[str]:
+    """The names of the threads that commit from here on."""
+    names: list[str] = []
+    page = recorder._ledger.page
+
+    def seen(records: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return page(records)
+
+    recorder._ledger.page = seen  # type: ignore[method-assign]
+    return names
+
+
+def test_a_caller_that_waits_anyway_commits_for_itself(store: Store, recorder: Recorder) -> None:
+    assert recorder.submit([request()], here=True).wait(5.0), "the first commit opens the connection"
+    names = written_by(recorder)
+    record = request()
+    ticket = recorder.submit(lambda: [record], here=True)
+    assert ticket.done
+    assert names == [threading.current_thread().name]
+    assert (record.id,) in rows(store, "SELECT id FROM requests")
+
+
+def test_with_company_the_writer_thread_commits_for_all(store: Store, recorder: Recorder) -> None:
+    assert recorder.submit([request()]).wait(5.0)
+    names = written_by(recorder)
+    with recorder._writing:  # somebody is writing
+        others = [recorder.submit([request()], here=True) for _ in range(3)]
+        assert not any(ticket.done for ticket in others)
+    assert all(ticket.wait(5.0) and ticket.error is None for ticket in others)
+    assert set(names) == {"switchgear-recorder"}
+    assert rows(store, "SELECT count(*) FROM requests") == [(4,)]
+
+
+def test_what_a_caller_could_not_write_itself_is_written_later(
+    store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recorder.submit([request()]).wait(5.0)
+    monkeypatch.setattr("engine.recorder.FAILING_BUSY_MS", 20)
+    with store.writer() as other:
+        recorder._connection.execute("PRAGMA busy_timeout = 20")  # type: ignore[union-attr]
+        other.execute("BEGIN IMMEDIATE")
+        ticket = recorder.submit([request()], here=True)
+        assert isinstance(ticket.error, StoreUnavailable)
+        other.execute("ROLLBACK")
+    assert within(5.0, lambda: recorder.error is None and recorder.queue_length == 0)
+    assert rows(store, "SELECT count(*) FROM requests WHERE status_code = 503") == [(1,)]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_caller_interrupted_while_it_writes_leaves_its_record_exactly_once(
+    store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    assert recorder.submit([request()]).wait(5.0)
+    record = request()
+    write = Page.write
+    interrupted: list[bool] = []
+
+    def interrupt(page: Page, connection: Connection) -> None:
+        if interrupted:
+            write(page, connection)
+            return
+        interrupted.append(True)
+        if committed:
+            write(page, connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Page, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.submit([record], here=True)
+    assert within(5.0, lambda: recorder.queue_length == 0)
+    assert rows(store, f"SELECT count(*) FROM requests WHERE id = '{record.id}'") == [(1,)]
+    assert counters(store, "records_rejected") == {}
+
+
+def test_a_mistake_in_making_a_record_is_its_own_trouble(store: Store, recorder: Recorder) -> None:
+    good = recorder.submit([request()])
+    bad = recorder.submit(lambda: [request(ts_ms=1 // 0)])
+    assert [ticket.wait(5.0) for ticket in (good, bad)] == [True, True]
+    assert [type(ticket.error) for ticket in (good, bad)] == [type(None), RecordRejected]
+    assert recorder.submit([request()], here=True).wait(5.0)
+    assert rows(store, "SELECT count(*) FROM requests") == [(2,)]
+
+
+def test_callers_that_write_for_themselves_still_get_their_log_checkpointed(store: Store, recorder: Recorder) -> None:
+    for _ in range(20):
+        assert recorder.submit([request()], here=True).wait(5.0)
+    assert within(5.0, lambda: not recorder._dirty), "nobody but the writer thread tidies up"
+
+
+def within(seconds: float, true: Callable[[], bool]) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return true()
 
 
 def test_closing_commits_what_is_queued(store: Store) -> None:

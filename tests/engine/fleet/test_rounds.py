@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from engine.config import Config
 from engine.core.agreement import Document, DocumentError, Force, Member, Opinion, Override, Verdict, Vote
-from engine.core.events import FailoverRecord, Record
+from engine.core.events import FailoverRecord, Record, Records, listed
 from engine.core.messages import Role
 from engine.core.switchboard import Switchboard
 from engine.exchange import Exchange, Identity
@@ -106,8 +106,8 @@ class Notes:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def submit(self, records: Sequence[Record]) -> Ticket:
-        self.records += records
+    def submit(self, records: Records, *, here: bool = False) -> Ticket:
+        self.records += listed(records)
         return Ticket()
 
     @property
