@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 from engine.config import Config, parse
+from engine.store import Store
+from tests.largestore import Shape, fill
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True)
@@ -56,3 +59,17 @@ def make_config(tmp_path: Path) -> Callable[..., Config]:
 def config(make_config: Callable[..., Config]) -> Config:
     """The smallest configuration, on simulated models."""
     return make_config()
+
+
+@pytest.fixture(scope="session")
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Store]:
+    """Stores with so many requests, ending now, each made once a session; do not write to them."""
+    made: dict[int, Store] = {}
+
+    def make(requests: int) -> Store:
+        if requests not in made:
+            path = tmp_path_factory.mktemp("large") / "switchgear.db"
+            made[requests] = fill(path, Shape(requests, time.time_ns() // 1_000_000))
+        return made[requests]
+
+    return make
