@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 from engine.core.agreement import Document, Opinion, Verdict, Vote
@@ -136,7 +137,8 @@ def write(connection: Connection, shape: Shape) -> None:
     diary = _diary(shape)
     for table, columns, rows in _tables(diary):
         names = columns.split()
-        ordered = sorted(rows, key=lambda row, at=names.index("ts_ms" if "ts_ms" in names else "created_ms"): row[at])
+        at = names.index("ts_ms" if "ts_ms" in names else "created_ms")
+        ordered = sorted(rows, key=itemgetter(at))
         places = ", ".join("?" * len(names))
         connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", ordered)
     for manager in (BUSY, SPARE):
@@ -151,20 +153,20 @@ def _tables(diary: Diary) -> Iterator[tuple[str, str, list[Row]]]:
         "breaker_transitions",
         "id ts_ms manager instance role model from_state to_state reason evidence",
         diary.breakers,
-    )  # noqa: E501
+    )
     yield "agreements", "manager epoch ts_ms instance active share stage cause ramp_aborted document", diary.agreements
     yield "alert_transitions", "id ts_ms rule fingerprint manager labels from_state to_state value", diary.alerts
     yield (
         "outbox",
         "id created_ms receiver kind body state attempts next_attempt_ms delivered_ms last_status last_error",
         diary.outbox,
-    )  # noqa: E501
+    )
     yield "deliveries", "outbox_id n ts_ms status_code error duration_ms", diary.deliveries
     yield (
         "canary_results",
         "id ts_ms manager instance role model canary passed detail request_id duration_ms",
         diary.canaries,
-    )  # noqa: E501
+    )
 
 
 def _present(connection: Connection, now: int) -> None:
@@ -195,8 +197,10 @@ def _present(connection: Connection, now: int) -> None:
     connection.execute("INSERT INTO leases VALUES ('evaluator', ?, '1', 600000, ?)", [INSTANCES[0], now])
     connection.execute("INSERT OR REPLACE INTO marks VALUES ('evaluation', ?, '')", [now])
     for rule, severity, manager in (
-        ("SecondaryActiveTooLong", "critical", BUSY), ("RateLimited", "warning", BUSY), ("LatencyHigh", "warning", SPARE)
-    ):  # fmt: skip
+        ("SecondaryActiveTooLong", "critical", BUSY),
+        ("RateLimited", "warning", BUSY),
+        ("LatencyHigh", "warning", SPARE),
+    ):
         labels = json.dumps({"alertname": rule, "manager": manager, "severity": severity})
         connection.execute(
             "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",

@@ -18,10 +18,11 @@ _TEMPORARY = """
 CREATE TEMP TABLE kind (
     kind INTEGER PRIMARY KEY, role, model, status_code, outcome, code, cause, attempts, streamed, duration_ms, ttft_ms,
     overhead_us, input_tokens, output_tokens, cost_usd, finish_reason, synthetic, prompt_hash, duration_bucket,
-    ttft_bucket, moved);
+    ttft_bucket, moved, label, speed);
 CREATE TEMP TABLE try (
     kind, n, before_ms, role, model, status_code, category, duration_ms, waited_ms, breaker_state, error, input_tokens,
     output_tokens, cost_usd, usage_estimated, synthetic, PRIMARY KEY (kind, n)) WITHOUT ROWID;
+CREATE TEMP TABLE tally (manager, kind, n);
 CREATE TEMP TABLE stage (i INTEGER PRIMARY KEY, id, ts_ms, manager, kind, epoch, active);
 """
 
@@ -68,11 +69,11 @@ _ROWS = (
     INSERT INTO rollup_minute (
         manager, minute, role, model, status_code, outcome, code, failover_cause, synthetic, n, attempts, duration_ms,
         overhead_us, input_tokens, output_tokens, cost_usd)
-    SELECT manager, ts_ms / 60000 AS minute, k.role, k.model, k.status_code, k.outcome, ifnull(k.code, '') AS code,
-        ifnull(k.cause, '') AS cause, k.synthetic, count(*), sum(k.attempts), sum(k.duration_ms), sum(k.overhead_us),
+    SELECT manager, ts_ms / 60000 AS minute, k.role, k.model, k.status_code, k.outcome, ifnull(k.code, ''),
+        ifnull(k.cause, ''), k.synthetic, count(*), sum(k.attempts), sum(k.duration_ms), sum(k.overhead_us),
         total(k.input_tokens), total(k.output_tokens), total(k.cost_usd)
     FROM stage CROSS JOIN kind AS k ON k.kind = stage.kind
-    GROUP BY manager, minute, k.role, k.model, k.status_code, k.outcome, k.code, k.cause, k.synthetic
+    GROUP BY manager, minute, k.label
     """,
     """
     INSERT INTO attempt_minute (
@@ -90,27 +91,15 @@ _ROWS = (
     INSERT INTO latency_minute (manager, minute, metric, role, model, outcome, bucket, n)
     SELECT manager, ts_ms / 60000 AS minute, 'duration', k.role, k.model, k.outcome, k.duration_bucket, count(*)
     FROM stage CROSS JOIN kind AS k ON k.kind = stage.kind AND k.duration_bucket IS NOT NULL
-    GROUP BY manager, minute, k.role, k.model, k.outcome, k.duration_bucket
+    GROUP BY manager, minute, k.speed, k.duration_bucket
     """,
     """
     INSERT INTO latency_minute (manager, minute, metric, role, model, outcome, bucket, n)
     SELECT manager, ts_ms / 60000 AS minute, 'ttft', k.role, k.model, k.outcome, k.ttft_bucket, count(*)
     FROM stage CROSS JOIN kind AS k ON k.kind = stage.kind AND k.ttft_bucket IS NOT NULL
-    GROUP BY manager, minute, k.role, k.model, k.outcome, k.ttft_bucket
+    GROUP BY manager, minute, k.speed, k.ttft_bucket
     """,
-    *(
-        f"""
-        INSERT INTO latency_totals (manager, role, model, outcome, metric, bucket, n, sum_ms)
-        SELECT manager, k.role, k.model, k.outcome, '{metric}', k.{metric}_bucket, sum(found.n),
-            sum(found.n * k.{metric}_ms)
-        FROM (SELECT manager, kind, count(*) AS n FROM stage GROUP BY manager, kind) AS found
-        CROSS JOIN kind AS k ON k.kind = found.kind AND k.{metric}_bucket IS NOT NULL
-        GROUP BY manager, k.role, k.model, k.outcome, k.{metric}_bucket
-        ON CONFLICT (manager, role, model, outcome, metric, bucket) DO UPDATE SET
-            n = n + excluded.n, sum_ms = sum_ms + excluded.sum_ms
-        """  # noqa: S608 - our own words
-        for metric in ("duration", "ttft")
-    ),
+    "INSERT INTO tally SELECT manager, kind, count(*) FROM stage GROUP BY manager, kind",
     """
     INSERT INTO totals
     SELECT 'shed', json_object('manager', manager, 'role', iif(k.role = 'none', active, k.role)), count(*)
@@ -120,6 +109,17 @@ _ROWS = (
 )  # fmt: skip
 
 _SUMS = (
+    *(
+        f"""
+        INSERT INTO latency_totals (manager, role, model, outcome, metric, bucket, n, sum_ms)
+        SELECT manager, k.role, k.model, k.outcome, '{metric}', k.{metric}_bucket, sum(found.n),
+            sum(found.n * k.{metric}_ms)
+        FROM (SELECT manager, kind, sum(n) AS n FROM tally GROUP BY manager, kind) AS found
+        CROSS JOIN kind AS k ON k.kind = found.kind AND k.{metric}_bucket IS NOT NULL
+        GROUP BY manager, k.role, k.model, k.outcome, k.{metric}_bucket
+        """
+        for metric in ("duration", "ttft")
+    ),
     """
     INSERT INTO failover_minute (manager, minute, scope, from_role, to_role, cause, n)
     SELECT manager, ts_ms / 60000 AS minute, scope, from_role, to_role, cause, count(*) FROM failovers
@@ -147,7 +147,7 @@ _SUMS = (
         SELECT 'tokens', json_object('manager', manager, 'model', model, 'direction', '{direction}'),
             sum({direction}_tokens) AS found
         FROM attempt_minute GROUP BY 2 HAVING found > 0
-        """  # noqa: S608 - our own words
+        """
         for direction in ("input", "output")
     ),
     """
