@@ -22,6 +22,7 @@ from engine.config import Config, load
 from engine.core.errors import ConfigurationError
 from engine.gateway.app import Companion, build
 from engine.gateway.health import Check
+from engine.hours import roll_up_due
 from engine.instance import Instance
 from engine.retention import delete_old
 from engine.store import Store
@@ -36,6 +37,9 @@ the commit that another answer waits for."""
 
 RETENTION_EVERY: Final = 3600.0
 """Seconds between two clean-ups of raw rows."""
+
+ROLL_UP_EVERY: Final = 300.0
+"""Seconds between two looks for hours that are over, and for those that were written to late."""
 
 
 def configured(path: Path | None = None) -> Config:
@@ -112,7 +116,10 @@ def _alerts(config: Config, instance: Instance) -> Companion:
         instance.recorder,
         instance.coordinator,
         owner=instance.identity.instance,
-        duties=(Duty("retention", RETENTION_EVERY, lambda: _retain(config, instance)),),
+        duties=(
+            Duty("retention", RETENTION_EVERY, lambda: _retain(config, instance)),
+            Duty("hours", ROLL_UP_EVERY, lambda: roll_up_due(instance.recorder, now_ms=instance.clock.wall_ms())),
+        ),
     )
 
     def check() -> Check:

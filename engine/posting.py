@@ -11,6 +11,9 @@ What counts where: synthetic requests have rows, and rollups marked as such, but
 attempts and latency; their tokens and cost do count, for they are paid. Latency is that of requests a model was
 tried for. Requests and their latency are filed under the minute in which the request finished, attempts under the
 minute in which the attempt did.
+
+Whatever is written takes its hour off the list of those that are rolled up, see `engine.hours`. It is a look at one
+small index and nearly always finds nothing, for the hour a record belongs to is not over yet.
 """
 
 from __future__ import annotations
@@ -138,6 +141,13 @@ WHERE NEW.outcome = 'shed' AND NOT NEW.synthetic
 ON CONFLICT (name, labels) DO UPDATE SET value = value + 1;
 """  # noqa: S608 - the names are this module's
 
+_LATE_SQL = """
+DELETE FROM rolled_hours WHERE manager = NEW.manager
+    AND hour >= min(NEW.ts_ms, ifnull(NEW.try_ts_ms, NEW.ts_ms)) / 3600000 AND hour <= NEW.ts_ms / 3600000;
+"""
+_LATE_ATTEMPT_SQL = "DELETE FROM rolled_hours WHERE manager = NEW.manager AND hour = NEW.try_ts_ms / 3600000;"
+_LATE_EVENT_SQL = "DELETE FROM rolled_hours WHERE manager = NEW.manager AND hour = NEW.ts_ms / 3600000;"
+
 
 def prepare(connection: Connection) -> None:
     """Give the writer's connection its views; nothing of it reaches the file.
@@ -147,8 +157,10 @@ def prepare(connection: Connection) -> None:
     """
     connection.execute("PRAGMA temp_store = MEMORY")
     request = _REQUEST_SQL + _LATENCY_SQL.format(metric="duration") + _LATENCY_SQL.format(metric="ttft") + _REST_SQL
-    _view(connection, "posting", POSTING, request + _ATTEMPT_SQL)
-    _view(connection, "posting_attempt", POSTING_ATTEMPT, _ATTEMPT_SQL)
+    _view(connection, "posting", POSTING, request + _ATTEMPT_SQL + _LATE_SQL)
+    _view(connection, "posting_attempt", POSTING_ATTEMPT, _ATTEMPT_SQL + _LATE_ATTEMPT_SQL)
+    for table in ("failovers", "breaker_transitions"):
+        connection.execute(f"CREATE TEMP TRIGGER {table}_hour AFTER INSERT ON main.{table} BEGIN {_LATE_EVENT_SQL} END")
 
 
 def _view(connection: Connection, name: str, columns: tuple[str, ...], statements: str) -> None:

@@ -1,9 +1,9 @@
 """Deleting old raw rows in small slices, so that nobody waits for it; sums and audits are kept for ever.
 
 Deleted are requests, attempts, texts, moves of single requests, breaker transitions, findings of canaries, and
-notifications with their deliveries that are settled. Kept are rollups, totals, moves of the active model, agreements,
-operators' acts and the history of alerts. The edge lies on a whole minute, so that a rollup's minute has all of its
-raw rows or none.
+notifications with their deliveries that are settled. Kept are rollups by the minute and by the hour, totals, moves of
+the active model, agreements, operators' acts and the history of alerts. The edge lies on a whole minute, so that a
+rollup's minute has all of its raw rows or none.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ must not change when an enum grows. A test holds the two together.
 
 Rows and their sums: `rollup_minute` (requests), `attempt_minute`, `failover_minute`, `breaker_minute` and
 `latency_minute` hold sums by minute, `totals` and `latency_totals` sums since the beginning. `engine.ledger` writes
-them in the transaction of the rows they sum.
+them in the transaction of the rows they sum. The tables `*_hour` hold the same by the hour, see `engine.hours`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.sqlite import Connection
 if TYPE_CHECKING:
     import sqlite_utils
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Kept in `PRAGMA user_version`; raise it with every migration, so that an older Switchgear refuses the file."""
 
 APPLICATION_ID = 0x53574752
@@ -420,6 +420,82 @@ CREATE INDEX canary_results_by_manager ON canary_results (manager, role, canary,
 CREATE INDEX canary_results_by_time ON canary_results (ts_ms);
 """
 
+_HOURS = """
+CREATE TABLE rolled_hours (
+    manager TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    PRIMARY KEY (manager, hour)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rollup_hour (
+    hour INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    role TEXT NOT NULL,
+    model TEXT NOT NULL,
+    status_code INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    code TEXT NOT NULL,
+    failover_cause TEXT NOT NULL,
+    synthetic INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    duration_ms REAL NOT NULL,
+    overhead_us INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    PRIMARY KEY (manager, hour, role, model, status_code, outcome, code, failover_cause, synthetic)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attempt_hour (
+    hour INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    role TEXT NOT NULL,
+    model TEXT NOT NULL,
+    category TEXT NOT NULL,
+    synthetic INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    duration_ms REAL NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    PRIMARY KEY (manager, hour, role, model, category, synthetic)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE failover_hour (
+    hour INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    from_role TEXT NOT NULL,
+    to_role TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (manager, hour, scope, from_role, to_role, cause)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE breaker_hour (
+    hour INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    role TEXT NOT NULL,
+    from_state TEXT NOT NULL,
+    to_state TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (manager, hour, role, from_state, to_state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE latency_hour (
+    hour INTEGER NOT NULL,
+    manager TEXT NOT NULL,
+    role TEXT NOT NULL,
+    model TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (manager, hour, metric, role, model, outcome, bucket)
+) STRICT, WITHOUT ROWID;
+"""
+
 
 def m001_tables(db: sqlite_utils.Database) -> None:
     """Every table of the first version, and the key that `prompt_hash` is made with."""
@@ -435,7 +511,13 @@ def m002_canary_results(db: sqlite_utils.Database) -> None:
         db.execute(statement)
 
 
-MIGRATIONS = (m001_tables, m002_canary_results)
+def m003_hours(db: sqlite_utils.Database) -> None:
+    """Sums by the hour; those of a history that is there already are caught up with while Switchgear serves."""
+    for statement in _statements(_HOURS):
+        db.execute(statement)
+
+
+MIGRATIONS = (m001_tables, m002_canary_results, m003_hours)
 """In this order, each once; the store remembers them by name."""
 
 

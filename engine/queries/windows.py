@@ -1,7 +1,7 @@
-"""Sums over a window with exact edges: whole minutes from rollups, the rest from raw rows.
+"""Sums over a window with exact edges: whole hours and minutes from rollups, the rest from raw rows.
 
-A window is left-open and right-closed, `(start, end]`, in milliseconds. Its cost grows with its length in minutes and
-with the traffic of two minutes at most, never with the history behind it. What is read here gives every window
+A window is left-open and right-closed, `(start, end]`, in milliseconds. Its cost grows with its length in hours and
+with the traffic of two hours at most, never with the history behind it. What is read here gives every window
 function of the alert rules and every figure of the dashboard; the arithmetic on it is pure.
 """
 
@@ -15,6 +15,7 @@ from engine.core.messages import Role
 from engine.core.outcomes import RULES, Category, Cause, Effect
 from engine.ledger import MINUTE_MS, UNTRIED
 from engine.percentiles import bucket_of, quantile
+from engine.queries.hours import pieces
 from engine.sqlite import Connection
 
 COUNTED = (RequestOutcome.OK.value, RequestOutcome.ERROR.value)
@@ -246,7 +247,13 @@ def traffic(connection: Connection, manager: str, window: Window) -> list[Traffi
         FROM (
             SELECT role, model, status_code, outcome, code, failover_cause, synthetic, n, attempts, duration_ms,
                 overhead_us, input_tokens, output_tokens, cost_usd
-            FROM rollup_minute WHERE manager = :manager AND minute >= :first AND minute < :last
+            FROM json_each(:hours) AS run CROSS JOIN rollup_hour
+            WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+            UNION ALL
+            SELECT role, model, status_code, outcome, code, failover_cause, synthetic, n, attempts, duration_ms,
+                overhead_us, input_tokens, output_tokens, cost_usd
+            FROM json_each(:minutes) AS run CROSS JOIN rollup_minute
+            WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
             UNION ALL
             SELECT role, model, status_code, outcome, coalesce(code, ''), coalesce(failover_cause, ''), synthetic, 1,
                 attempts, duration_ms, overhead_us, coalesce(input_tokens, 0), coalesce(output_tokens, 0),
@@ -260,7 +267,7 @@ def traffic(connection: Connection, manager: str, window: Window) -> list[Traffi
         )
         GROUP BY role, model, status_code, outcome, code, failover_cause, synthetic
         """,
-        _bounds(manager, window),
+        _bounds(connection, manager, window),
     )
     return [TrafficSum(*[*row[:6], bool(row[6]), *row[7:]]) for row in rows]
 
@@ -273,7 +280,12 @@ def attempts(connection: Connection, manager: str, window: Window) -> list[Attem
             sum(cost_usd)
         FROM (
             SELECT role, model, category, synthetic, n, duration_ms, input_tokens, output_tokens, cost_usd
-            FROM attempt_minute WHERE manager = :manager AND minute >= :first AND minute < :last
+            FROM json_each(:hours) AS run CROSS JOIN attempt_hour
+            WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+            UNION ALL
+            SELECT role, model, category, synthetic, n, duration_ms, input_tokens, output_tokens, cost_usd
+            FROM json_each(:minutes) AS run CROSS JOIN attempt_minute
+            WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
             UNION ALL
             SELECT role, model, category, synthetic, 1, duration_ms, coalesce(input_tokens, 0),
                 coalesce(output_tokens, 0), coalesce(cost_usd, 0.0)
@@ -285,7 +297,7 @@ def attempts(connection: Connection, manager: str, window: Window) -> list[Attem
         )
         GROUP BY role, model, category, synthetic
         """,
-        _bounds(manager, window),
+        _bounds(connection, manager, window),
     )
     return [AttemptSum(*[*row[:3], bool(row[3]), *row[4:]]) for row in rows]
 
@@ -297,7 +309,12 @@ def moves(connection: Connection, manager: str, window: Window) -> list[Failover
         SELECT scope, from_role, to_role, cause, sum(n)
         FROM (
             SELECT scope, from_role, to_role, cause, n
-            FROM failover_minute WHERE manager = :manager AND minute >= :first AND minute < :last
+            FROM json_each(:hours) AS run CROSS JOIN failover_hour
+            WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+            UNION ALL
+            SELECT scope, from_role, to_role, cause, n
+            FROM json_each(:minutes) AS run CROSS JOIN failover_minute
+            WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
             UNION ALL
             SELECT scope, from_role, to_role, cause, 1
             FROM failovers WHERE manager = :manager AND scope IN ('request', 'active')
@@ -309,7 +326,7 @@ def moves(connection: Connection, manager: str, window: Window) -> list[Failover
         )
         GROUP BY scope, from_role, to_role, cause
         """,
-        _bounds(manager, window),
+        _bounds(connection, manager, window),
     )
     return [FailoverSum(*row) for row in rows]
 
@@ -321,7 +338,12 @@ def breakers(connection: Connection, manager: str, window: Window) -> list[Break
         SELECT role, from_state, to_state, sum(n)
         FROM (
             SELECT role, from_state, to_state, n
-            FROM breaker_minute WHERE manager = :manager AND minute >= :first AND minute < :last
+            FROM json_each(:hours) AS run CROSS JOIN breaker_hour
+            WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+            UNION ALL
+            SELECT role, from_state, to_state, n
+            FROM json_each(:minutes) AS run CROSS JOIN breaker_minute
+            WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
             UNION ALL
             SELECT role, from_state, to_state, 1
             FROM breaker_transitions WHERE manager = :manager AND ts_ms >= :low1 AND ts_ms < :high1
@@ -331,7 +353,7 @@ def breakers(connection: Connection, manager: str, window: Window) -> list[Break
         )
         GROUP BY role, from_state, to_state
         """,
-        _bounds(manager, window),
+        _bounds(connection, manager, window),
     )
     return [BreakerSum(*row) for row in rows]
 
@@ -342,11 +364,16 @@ def latency(connection: Connection, manager: str, window: Window) -> list[Latenc
     counts: dict[tuple[str, str, str, str, int], int] = {}
     rows = connection.execute(
         """
-        SELECT role, model, outcome, metric, bucket, sum(n)
-        FROM latency_minute WHERE manager = ? AND minute >= ? AND minute < ?
+        SELECT role, model, outcome, metric, bucket, sum(n) FROM (
+            SELECT role, model, outcome, metric, bucket, n FROM json_each(:hours) AS run CROSS JOIN latency_hour
+            WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+            UNION ALL
+            SELECT role, model, outcome, metric, bucket, n FROM json_each(:minutes) AS run CROSS JOIN latency_minute
+            WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
+        )
         GROUP BY role, model, outcome, metric, bucket
         """,
-        (manager, first, last),
+        {"manager": manager, **pieces(connection, manager, first, last).bound()},
     )
     for *key, n in rows:
         counts[tuple(key)] = n
@@ -375,9 +402,9 @@ def ramp_aborts(connection: Connection, manager: str, window: Window) -> int:
     return int(row[0])
 
 
-def _bounds(manager: str, window: Window) -> dict[str, str | int]:
+def _bounds(connection: Connection, manager: str, window: Window) -> dict[str, str | int]:
     (first, last), ((low1, high1), (low2, high2)) = window.parts()
     return {
-        "manager": manager, "first": first, "last": last,
+        "manager": manager, **pieces(connection, manager, first, last).bound(),
         "low1": low1, "high1": high1, "low2": low2, "high2": high2,
     }  # fmt: skip

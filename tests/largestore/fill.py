@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from engine import hours
 from engine.sqlite import Connection, sqlite3
 from engine.store import Store
 from tests.largestore import events
@@ -207,6 +208,8 @@ def fill(path: Path, shape: Shape) -> Store:
         connection.execute(statement)
     for statement in triggers:
         connection.execute(statement)
+    for manager, hour in hours.due(connection, shape.end_ms):
+        hours.roll_up(connection, manager, hour)
     connection.execute("COMMIT")
     connection.execute("PRAGMA locking_mode = NORMAL").fetchall()
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
