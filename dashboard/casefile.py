@@ -11,10 +11,11 @@ from dashboard.happenings import Happening, happenings
 from dashboard.situation import Health
 from dashboard.times import DAY_MS, MINUTE_MS
 from engine import incidents, queries
+from engine import queries_dashboard as ask
 from engine.core.outcomes import RULES, Category, Effect
 from engine.incidents import Ending, Incident
-from engine.queries import AttemptPoint, Event, EventKind, LatencyPoint, TrafficPoint, Window
-from engine.queries.windows import moves
+from engine.queries import AttemptPoint, Event, EventKind, LatencyPoint, TrafficPoint
+from engine.queries_dashboard import SpanSums
 from engine.sqlite import Connection
 
 EVENTS_MOST: Final = 5000
@@ -106,8 +107,10 @@ def read_incidents(connection: Connection, manager: str, now_ms: int, span_ms: i
 
 
 def read_lines(connection: Connection, manager: str, found: Sequence[Incident], now_ms: int) -> list[Line]:
-    """Incidents with what callers noticed of them."""
-    return [_line(connection, manager, one, now_ms) for one in found]
+    """Incidents with what callers noticed of them, all read at once."""
+    spans = [(one.start_ms, one.end_ms if one.end_ms is not None else now_ms) for one in found]
+    sums = ask.span_sums(connection, manager, spans)
+    return [_line(incident, sum_) for incident, sum_ in zip(found, sums, strict=True)]
 
 
 def read_case(connection: Connection, manager: str, incident_id: str, now_ms: int) -> CaseFile | None:
@@ -128,9 +131,8 @@ def read_case(connection: Connection, manager: str, incident_id: str, now_ms: in
     end = found.end_ms if found.end_ms is not None else now_ms
     start_ms, end_ms = found.start_ms - AROUND_MS, min(end + AROUND_MS, now_ms)
     step = max(1, (end_ms - start_ms) // (120 * MINUTE_MS))
-    line = _line(connection, manager, found, now_ms)
+    line, *similar = read_lines(connection, manager, [found, *incidents.similar(found, known)], now_ms)
     deliveries = [one for one in _deliveries(connection, found.start_ms, end + AROUND_MS) if _about(one, found)]
-    lines = [_line(connection, manager, one, now_ms) for one in incidents.similar(found, known)]
     return CaseFile(
         incident=found,
         cause=line.cause,
@@ -145,7 +147,7 @@ def read_case(connection: Connection, manager: str, incident_id: str, now_ms: in
             role: queries.latency_series(connection, manager, start_ms, end_ms, role=role, step_minutes=step)
             for role in ("primary", "secondary")
         },
-        similar=tuple(lines),
+        similar=tuple(similar),
     )
 
 
@@ -167,19 +169,16 @@ def _about(delivery: Happening, incident: Incident) -> bool:
     return bool(incident.alerts) and delivery.ts_ms >= incident.start_ms
 
 
-def _line(connection: Connection, manager: str, incident: Incident, now_ms: int) -> Line:
-    end = incident.end_ms if incident.end_ms is not None else now_ms
-    traffic = queries.traffic_series(connection, manager, incident.start_ms, end, step_minutes=60)
-    tries = queries.attempt_series(connection, manager, incident.start_ms, end, step_minutes=60)
-    moved = sum(1 for event in incident.events if event.kind is EventKind.FAILOVER)
+def _line(incident: Incident, sums: SpanSums) -> Line:
+    moved = any(event.kind is EventKind.FAILOVER for event in incident.events)
     counts: dict[str, int] = {}
-    for row in tries:
+    for row in sums.tries:
         if row.category not in ("ok", "cancelled"):
             counts[row.category] = counts.get(row.category, 0) + row.n
     ranked = tuple(sorted(counts.items(), key=lambda item: -item[1]))
-    cause = situation.worst(tries) if incident.cause in _VAGUE or not moved else incident.cause
-    rescued = sum(row.n for row in moves(connection, manager, Window(incident.start_ms, end)) if row.scope == "request")
-    return Line(incident, Harm(situation.health(traffic), rescued, ranked), cause or incident.cause)
+    cause = situation.worst(sums.tries) if incident.cause in _VAGUE or not moved else incident.cause
+    harm = Harm(situation.health(sums.traffic), sums.rescued, ranked)
+    return Line(incident, harm, cause or incident.cause)
 
 
 _VAGUE: Final = frozenset({"quorum", "failure_rate", "slow_rate", "consecutive_failures", "breaker_open"})

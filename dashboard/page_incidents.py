@@ -16,6 +16,7 @@ from dashboard.wording import Face, Tone
 from engine.queries import EventKind
 
 SPANS = {"24 h": 1, "7 days": 7, "30 days": 30}
+PAGE_ROWS = 50
 
 
 @page
@@ -42,7 +43,7 @@ def _list(manager: str) -> None:
     )
     days = SPANS.get(picked or "7 days", 7)
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
-    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 30))
+    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60))
     parts.show(
         div(
             "sg-card sg-tiles",
@@ -66,9 +67,29 @@ def _list(manager: str) -> None:
             )
         )
         return
-    rows = [_row(line, face) for line in found]
+    cursor = st.query_params.get("before", "")
+    older = [line for line in found if not cursor.isdigit() or line.incident.start_ms < int(cursor)]
+    rows = [_row(line, face) for line in older[:PAGE_ROWS]]
     columns = ("Started", "Lasted", "Cause", "Who can fix it", "Ended", "Hurt", "Rescued", "Moves")
     parts.show(div("sg-card sg-flush", parts.table(columns, rows, label="Incidents")))
+    _pager(older[PAGE_ROWS - 1].incident.start_ms if len(older) > PAGE_ROWS else None)
+
+
+def _pager(following: int | None) -> None:
+    with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
+        if st.query_params.get("before"):
+            st.button("Newest", icon=":material/first_page:", on_click=_turn, args=(None,))
+        if following is not None:
+            st.button(
+                "Older", icon=":material/navigate_next:", icon_position="right", on_click=_turn, args=(following,)
+            )
+
+
+def _turn(cursor: int | None) -> None:
+    if cursor is None:
+        st.query_params.pop("before", None)
+    else:
+        st.query_params["before"] = str(cursor)
 
 
 def _row(line: Line, face: Clockface) -> list[Html | str]:

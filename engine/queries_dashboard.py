@@ -12,7 +12,8 @@ from typing import Any
 
 from engine.ledger import MINUTE_MS
 from engine.percentiles import bucket_of
-from engine.queries import RequestFilter, RequestPage, RequestRow, requests
+from engine.queries import AttemptPoint, RequestFilter, RequestPage, RequestRow, TrafficPoint, requests
+from engine.queries.hours import pieces
 from engine.sqlite import Connection
 
 PROBE_SCAN = 2000
@@ -109,6 +110,78 @@ class Lease:
     owner: str
     updated_ms: int
     ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanSums:
+    """What happened in one stretch of time, its first and last minute included.
+
+    Attributes:
+        traffic: Callers' requests by model and outcome.
+        tries: Attempts by model and category, those of probes and canaries included.
+        rescued: Single requests answered by the other model.
+    """
+
+    traffic: Sequence[TrafficPoint]
+    tries: Sequence[AttemptPoint]
+    rescued: int
+
+
+def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[SpanSums]:
+    """Sums of many stretches at once, each `(start_ms, end_ms)`; they may overlap.
+
+    Args:
+        connection: Of `Store.reader()`.
+        manager: Whose.
+        spans: The stretches, milliseconds UTC.
+
+    Returns:
+        As many sums, in the same order.
+    """
+    hours: list[tuple[int, int, int]] = []
+    minutes: list[tuple[int, int, int]] = []
+    for place, (start_ms, end_ms) in enumerate(spans):
+        cut = pieces(connection, manager, start_ms // MINUTE_MS, end_ms // MINUTE_MS + 1)
+        hours += [(place, *run) for run in cut.hours]
+        minutes += [(place, *run) for run in cut.minutes]
+    where = {"manager": manager, "hours": json.dumps(hours), "minutes": json.dumps(minutes)}
+    traffic: list[list[TrafficPoint]] = [[] for _ in spans]
+    for place, *row in connection.execute(_SPAN_TRAFFIC, where):
+        traffic[place].append(TrafficPoint(spans[place][0], *row))
+    tries: list[list[AttemptPoint]] = [[] for _ in spans]
+    for place, *row in connection.execute(_SPAN_TRIES, where):
+        tries[place].append(AttemptPoint(spans[place][0], *row))
+    rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
+    return [SpanSums(traffic[place], tries[place], rescued.get(place, 0)) for place in range(len(spans))]
+
+
+def _by_span(columns: str, by_hour: str, by_minute: str, condition: str) -> str:
+    """Rows of both sorts of sums, each with the place of its span."""
+    return f"""
+        SELECT run.value ->> 0 AS place, {columns} FROM json_each(:hours) AS run CROSS JOIN {by_hour}
+        WHERE manager = :manager AND hour >= run.value ->> 1 AND hour < run.value ->> 2 AND {condition}
+        UNION ALL
+        SELECT run.value ->> 0, {columns} FROM json_each(:minutes) AS run CROSS JOIN {by_minute}
+        WHERE manager = :manager AND minute >= run.value ->> 1 AND minute < run.value ->> 2 AND {condition}
+    """  # noqa: S608 - this module's own names
+
+
+_TRAFFIC = "role, model, outcome, status_code, n, duration_ms, input_tokens, output_tokens, cost_usd"
+_SPAN_TRAFFIC = f"""
+    SELECT place, role, model, outcome, sum(n), sum(iif(outcome = 'error' AND status_code >= 500, n, 0)),
+        sum(duration_ms), sum(input_tokens + output_tokens), sum(cost_usd)
+    FROM ({_by_span(_TRAFFIC, "rollup_hour", "rollup_minute", "synthetic = 0")})
+    GROUP BY place, role, model, outcome
+"""  # noqa: S608 - as above
+_SPAN_TRIES = f"""
+    SELECT place, role, model, category, sum(n)
+    FROM ({_by_span("role, model, category, n", "attempt_hour", "attempt_minute", "true")})
+    GROUP BY place, role, model, category
+"""  # noqa: S608 - as above
+_SPAN_RESCUED = f"""
+    SELECT place, sum(n) FROM ({_by_span("n", "failover_hour", "failover_minute", "scope = 'request'")})
+    GROUP BY place
+"""  # noqa: S608 - as above
 
 
 def latency_by_role(
