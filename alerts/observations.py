@@ -8,26 +8,25 @@ that is on record.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import add
 from typing import Protocol
 
 from alerts import queries
 from alerts.expression import LevelTest, Value
-from alerts.queries import Agreed, Beat, Sums
-from alerts.shelf import Read, Shelf
-from alerts.spans import Plan, plan
+from alerts.histograms import total
+from alerts.queries import Agreed, Feed
+from alerts.shelf import Groups, Shelf
+from alerts.spans import plan
 from alerts.vocabulary import BREAKER_STATES, PERCENTILES, ROLES, Query
 from engine.core.outcomes import RULES, Effect
-from engine.percentiles import LARGEST_MS, SMALLEST_MS, bucket_of, quantile
+from engine.percentiles import quantile
+from engine.queries import InstanceRow, instances
 from engine.sqlite import Connection
 
 STOPPED_MARK = "receiver stopped: "
 FAILURES = frozenset(str(category) for category, rule in RULES.items() if rule.breaker is Effect.FAILURE)
 LIMITED = frozenset({"rate_limited", "quota_exhausted"})
-ZERO = -bucket_of(SMALLEST_MS)
-BUCKETS = bucket_of(LARGEST_MS) + ZERO + 1
 SEVERITY = ("open", "forced_open", "half_open", "forced_closed", "closed")
 """Breaker states, the worst first."""
 
@@ -50,7 +49,7 @@ class Observations(Protocol):
 class FleetView:
     """What the coordinator says: who is alive with which gauges, and what is agreed."""
 
-    beats: Sequence[Beat] = ()
+    beats: Sequence[InstanceRow] = ()
     agreed: Sequence[Agreed] = ()
 
 
@@ -83,17 +82,18 @@ class Reading:
         asked = frozenset(asked)
         self._counts: dict[tuple[str, Query], float | None] = {}
         self._marks = queries.marks(connection, STOPPED_MARK)
-        self._beats = queries.beats(connection) if fleet is None else list(fleet.beats)
+        self._beats = instances(connection) if fleet is None else list(fleet.beats)
         self._agreed = {one.manager: one for one in queries.agreed(connection)}
         for one in fleet.agreed if fleet else ():
             if one.manager not in self._agreed or self._agreed[one.manager].epoch < one.epoch:
                 self._agreed[one.manager] = one
-        self._read_requests(_of(asked, _BY_REQUESTS))
-        self._read_attempts([q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)])
-        self._read_failovers(_of(asked, _BY_FAILOVERS))
-        self._read_simple(_of(asked, {"breaker_transitions"}), queries.breaker_changes)
-        self._read_simple(_of(asked, {"ramp_aborts"}), queries.ramp_aborts)
+        self._read(_of(asked, _BY_REQUESTS), queries.REQUESTS, _request_value)
+        tried = [q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)]
+        self._read(tried, queries.ATTEMPTS, _attempt_value)
+        self._read(_of(asked, _BY_FAILOVERS), queries.FAILOVERS, _failover_value)
+        self._read(_of(asked, {"breaker_transitions"}), queries.BREAKER_CHANGES, _breaker_value)
         self._read_latency(_of(asked, PERCENTILES.keys()))
+        self._read_ramp_aborts(_of(asked, {"ramp_aborts"}))
         self._breakers = {
             (manager, query.role): self._breaker(manager, query.role)
             for query in asked
@@ -160,7 +160,7 @@ class Reading:
                 return float(queries.dead_letters(self._connection, start, self._now_ms))
         return None
 
-    def _agreement_age(self, live: Sequence[Beat]) -> float | None:
+    def _agreement_age(self, live: Sequence[InstanceRow]) -> float | None:
         """Seconds since the agreement was last confirmed, of the instance for which it is longest ago.
 
         What an instance wrote is taken from its own clock's time of writing, which may be minutes away from ours.
@@ -172,7 +172,7 @@ class Reading:
                 ages.append(max(0.0, (said - read) / 1000) + max(0.0, (self._now_ms - beat.updated_ms) / 1000))
         return max(ages, default=None)
 
-    def _regressed(self, live: Sequence[Beat]) -> int:
+    def _regressed(self, live: Sequence[InstanceRow]) -> int:
         """How many instances have lately found that the coordinator had gone back in time."""
         found = 0
         for beat in live:
@@ -180,86 +180,44 @@ class Reading:
             found += when is not None and said - when < REGRESSED_FOR_MS
         return found
 
-    def _plan(self, asked: Sequence[Query]) -> Plan:
-        return plan({query.seconds for query in asked}, self._now_ms)
-
-    def _read_requests(self, asked: Sequence[Query]) -> None:
-        if not asked:
-            return
-        cut = self._plan(asked)
-        table = self._fetch(queries.requests, cut)
+    def _windows(self, asked: Sequence[Query], feed: Feed) -> Iterator[tuple[str, list[Query], Groups]]:
+        """The groups of every window that is asked for, for each manager, with those who ask."""
+        by_window: dict[float, list[Query]] = defaultdict(list)
+        for query in asked:
+            by_window[query.seconds].append(query)
+        cut = plan(by_window, self._now_ms)
+        table = self._shelf.fetch(feed, self._connection, cut.spans)
         for manager in self._managers:
-            for query in asked:
-                groups = _groups(table, manager, cut.parts[query.seconds])
-                self._counts[manager, query] = _request_value(query, groups)
+            for seconds, those in by_window.items():
+                groups = [group for part in cut.parts[seconds] for group in table.get((manager, part), ())]
+                yield manager, those, groups
 
-    def _read_attempts(self, asked: Sequence[Query]) -> None:
-        if not asked:
-            return
-        cut = self._plan(asked)
-        table = self._fetch(queries.attempts, cut)
-        for manager in self._managers:
-            for query in asked:
-                groups = _groups(table, manager, cut.parts[query.seconds])
-                self._counts[manager, query] = _attempt_value(query, groups)
-
-    def _read_failovers(self, asked: Sequence[Query]) -> None:
-        if not asked:
-            return
-        cut = self._plan(asked)
-        table = self._fetch(queries.failovers, cut)
-        for manager in self._managers:
-            for query in asked:
-                groups = _groups(table, manager, cut.parts[query.seconds])
-                if query.name == "failovers":
-                    n = sum(a[0] for k, a in groups if k[:3] == ("active", *ROLES) and k[3] != "override")
-                else:
-                    n = sum(a[0] for k, a in groups if k[0] == "request" and query.role in ("", k[1]))
-                self._counts[manager, query] = float(n)
-
-    def _read_simple(self, asked: Sequence[Query], read: Read) -> None:
-        if not asked:
-            return
-        cut = self._plan(asked)
-        table = self._fetch(read, cut)
-        for manager in self._managers:
-            for query in asked:
-                groups = _groups(table, manager, cut.parts[query.seconds])
-                n = sum(amounts[0] for key, amounts in groups if not query.role or key[0] == query.role)
-                self._counts[manager, query] = float(n)
+    def _read(self, asked: Sequence[Query], feed: Feed, value: Callable[[Query, Groups], float | None]) -> None:
+        for manager, those, groups in self._windows(asked, feed):
+            for query in those:
+                self._counts[manager, query] = value(query, groups)
 
     def _read_latency(self, asked: Sequence[Query]) -> None:
-        if not asked:
-            return
-        cut = self._plan(asked)
-        table = self._histograms(cut)
-        merged: dict[tuple[str, str, str, float], list[int]] = {}
-        for manager in self._managers:
-            for query in asked:
+        """Percentiles; those that differ in their share alone have one histogram."""
+        for manager, those, groups in self._windows(asked, queries.LATENCY):
+            merged: dict[tuple[str, str], list[tuple[int, int]]] = {}
+            for query in those:
                 metric, share = PERCENTILES[query.name]
-                key = (manager, metric, query.role, query.seconds)
+                key = (metric, query.role)
                 if key not in merged:
-                    roles = (query.role,) if query.role else ROLES
-                    keys = [(part, manager, metric, role) for part in cut.parts[query.seconds] for role in roles]
-                    merged[key] = _merge([table[key] for key in keys if key in table])
-                middle = quantile(((n - ZERO, count) for n, count in enumerate(merged[key]) if count), share)
+                    merged[key] = _merged(groups, metric, query.role)
+                middle = quantile(merged[key], share)
                 self._counts[manager, query] = None if middle is None else middle / 1000
 
-    def _histograms(self, cut: Plan) -> dict[tuple[int, str, str, str], list[int]]:
-        """Counts by bucket, for each span, manager, metric and role."""
-        table: dict[tuple[int, str, str, str], list[int]] = defaultdict(lambda: [0] * BUCKETS)
-        kept = self._shelf.fetch("latency", self._connection, cut.spans, _whole_histograms)
-        for (manager, span), groups in kept.items():
-            for (metric, role), counts in groups:
-                table[span, manager, str(metric), str(role)] = list(map(int, counts))
-        for span, manager, role, duration, ttft in queries.latency_rows(self._connection, cut.spans, self._managers):
-            table[span, manager, "duration", role][bucket_of(duration) + ZERO] += 1
-            if ttft is not None:
-                table[span, manager, "ttft", role][bucket_of(ttft) + ZERO] += 1
-        return table
-
-    def _fetch(self, read: Read, cut: Plan) -> Mapping[tuple[str, int], list[_Group]]:
-        return self._shelf.fetch(read.__name__, self._connection, cut.spans, read)
+    def _read_ramp_aborts(self, asked: Sequence[Query]) -> None:
+        """Ramps are few: they are read as they are."""
+        if not asked:
+            return
+        starts = {query: self._now_ms - round(query.seconds * 1000) for query in asked}
+        found = queries.ramp_aborts(self._connection, self._managers, min(starts.values()) + 1, self._now_ms + 1)
+        for manager in self._managers:
+            for query, start in starts.items():
+                self._counts[manager, query] = float(sum(who == manager and ts > start for who, ts in found))
 
     def _breaker(self, manager: str, role: str) -> tuple[str, frozenset[str]]:
         """The state of a breaker over all live instances, and which instances those are."""
@@ -317,36 +275,17 @@ _STORE_WIDE = frozenset(
     }
 )
 
-_Group = tuple[tuple[object, ...], tuple[float, ...]]
-
 
 def _of(asked: Iterable[Query], names: Iterable[str]) -> list[Query]:
     names = frozenset(names)
     return sorted(query for query in asked if query.name in names and not (query.role and query.name in _TRIED))
 
 
-def _live(beats: Iterable[Beat], now_ms: int) -> list[Beat]:
-    return [beat for beat in beats if now_ms - beat.updated_ms <= beat.ttl_ms]
+def _live(beats: Iterable[InstanceRow], now_ms: int) -> list[InstanceRow]:
+    return [beat for beat in beats if beat.alive(now_ms)]
 
 
-def _whole_histograms(connection: Connection, spans: Sequence[queries.Span], managers: Sequence[str]) -> list[Sums]:
-    """Histograms of whole minutes, one group for each metric and role with a count for every bucket."""
-    found: dict[tuple[int, str, str, str], list[float]] = {}
-    for one in queries.latency_minutes(connection, spans, managers):
-        metric, role, bucket = one.key
-        key = (one.span, one.manager, metric, role)
-        counts = found.get(key)
-        if counts is None:
-            counts = found[key] = [0] * BUCKETS
-        counts[bucket + ZERO] += one.amounts[0]
-    return [Sums(span, manager, (metric, role), tuple(n)) for (span, manager, metric, role), n in found.items()]
-
-
-def _groups(table: Mapping[tuple[str, int], list[_Group]], manager: str, parts: Iterable[int]) -> list[_Group]:
-    return [group for part in parts for group in table.get((manager, part), ())]
-
-
-def _request_value(query: Query, groups: Iterable[_Group]) -> float | None:
+def _request_value(query: Query, groups: Groups) -> float | None:
     """Keys are role, outcome, server's fault, synthetic; amounts number, tokens, USD."""
     ok = errors = requests = shed = secondary = tokens = cost = 0.0
     for (role, outcome, fault, synthetic), (n, used, paid) in groups:
@@ -368,7 +307,7 @@ def _request_value(query: Query, groups: Iterable[_Group]) -> float | None:
     return plain[query.name]
 
 
-def _attempt_value(query: Query, groups: Iterable[_Group]) -> float | None:
+def _attempt_value(query: Query, groups: Groups) -> float | None:
     """Keys are role, category, synthetic; amounts number, tokens, USD."""
     ok = failures = limited = auth = semantic = tokens = cost = 0.0
     for (role, category, synthetic), (n, used, paid) in groups:
@@ -395,9 +334,19 @@ def _attempt_value(query: Query, groups: Iterable[_Group]) -> float | None:
     }[query.name]
 
 
-def _merge(histograms: Sequence[list[int]]) -> list[int]:
-    """The sum of histograms."""
-    merged = [0] * BUCKETS
-    for counts in histograms:
-        merged = list(map(add, merged, counts))
-    return merged
+def _failover_value(query: Query, groups: Groups) -> float:
+    """Keys are scope, from, to, cause; the amount is their number."""
+    if query.name == "failovers":
+        return float(sum(n for (*move, cause), (n,) in groups if move == ["active", *ROLES] and cause != "override"))
+    return float(sum(n for (scope, role, *_), (n,) in groups if scope == "request" and query.role in ("", role)))
+
+
+def _breaker_value(query: Query, groups: Groups) -> float:
+    """The key is the role, the amount their number."""
+    return float(sum(n for (role,), (n,) in groups if query.role in ("", role)))
+
+
+def _merged(groups: Groups, metric: str, role: str) -> list[tuple[int, int]]:
+    """One histogram of all for a metric and a role, empty for both."""
+    roles = (role,) if role else ROLES
+    return list(total(one for key, (one,) in groups if key[0] == metric and key[1] in roles).counts())

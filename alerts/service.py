@@ -18,7 +18,7 @@ from alerts import net, outbox, queries
 from alerts.dispatcher import Dispatcher
 from alerts.notices import Line, Notice, Reason, Status
 from alerts.observations import FleetView
-from alerts.queries import Agreed, Beat
+from alerts.queries import Agreed
 from alerts.receivers import receivers_of
 from alerts.rules import EVALUATOR_STALLED, Rule, RuleSet, read_rules
 from alerts.scheduler import EVALUATION, Duty, Scheduler
@@ -29,6 +29,7 @@ from engine.core.agreement import Document, DocumentError
 from engine.core.errors import SwitchgearError
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
 from engine.ids import new_id
+from engine.queries import InstanceRow
 from engine.recorder import Recorder
 from engine.sqlite import Connection
 
@@ -45,6 +46,8 @@ PULSE_S = 1.0
 PRUNE_EVERY_S = 3600.0
 KEEP_LETTERS_MS = 14 * 86_400_000
 HEARTBEAT_TIMEOUT_S = 10.0
+FRESH_MS = 60_000
+"""How long what the coordinator has just said of an instance counts."""
 
 
 class Part(StrEnum):
@@ -311,7 +314,11 @@ class AlertService:
         except (CoordinatorUnavailable, DocumentError):
             return None
         now_ms = self._clock.wall_ms()
-        beats = [Beat(member.instance, now_ms, 60_000, dict(member.gauges)) for member in members if member.alive]
+        beats = [
+            InstanceRow(one.instance, one.host, one.version, one.started_ms, now_ms, FRESH_MS, one.gauges)
+            for one in members
+            if one.alive
+        ]
         return FleetView(beats, [_agreed(name, document) for name, document in documents.items() if document])
 
     def _is_stalled(self) -> bool:

@@ -1,8 +1,8 @@
-"""Cutting windows into pieces that are summed once each, whole minutes where possible and edges exactly.
+"""Cutting windows into pieces that are summed once each: whole minutes, small blocks of some seconds, exact edges.
 
-A window `(now - w, now]` in milliseconds is `[now - w + 1, now + 1)`. Its whole minutes are cut into blocks that begin
-on multiples of their own length, the largest that fit: so windows share blocks with each other and with the windows
-of later ticks, and what a block holds needs to be read once.
+A window `(now - w, now]` in milliseconds is `[now - w + 1, now + 1)`. It is cut into blocks that begin on multiples of
+their own length, the largest that fit; only what is left at its two ends is no block. So windows share blocks with
+each other and with the windows of later ticks, and what a block holds needs to be read once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from alerts.queries import MINUTE_MS, Span
+MINUTE_MS = 60_000
+SMALL_MS = 5_000
+BLOCKS_MS = (*(minutes * MINUTE_MS for minutes in (1440, 360, 60, 10, 1)), SMALL_MS)
 
-BLOCKS_MS = tuple(minutes * MINUTE_MS for minutes in (1440, 360, 60, 10, 1))
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of time, left-closed and right-open in milliseconds."""
+
+    from_ms: int
+    to_ms: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is whole minutes, of which there are sums."""
+        return self.from_ms % MINUTE_MS == 0 == self.to_ms % MINUTE_MS
+
+    @property
+    def block(self) -> bool:
+        """Whether later windows may be cut at the same places."""
+        return self.from_ms % SMALL_MS == 0 == self.to_ms % SMALL_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +64,21 @@ def plan(windows: Iterable[float], now_ms: int) -> Plan:
 def _cut(seconds: float, now_ms: int) -> Iterator[Span]:
     end = now_ms + 1
     start = end - round(seconds * 1000)
-    first, last = -(-start // MINUTE_MS) * MINUTE_MS, end // MINUTE_MS * MINUTE_MS
+    first, last = -(-start // SMALL_MS) * SMALL_MS, end // SMALL_MS * SMALL_MS
     if first >= last:
-        yield Span(start, end, whole=False)
+        yield Span(start, end)
         return
     if start < first:
-        yield Span(start, first, whole=False)
+        yield Span(start, first)
     yield from _blocks(first, last)
     if last < end:
-        yield Span(last, end, whole=False)
+        yield Span(last, end)
 
 
 def _blocks(first: int, last: int) -> Iterator[Span]:
-    """Whole minutes as the largest aligned blocks."""
+    """The largest aligned blocks."""
     at = first
     while at < last:
         size = next(size for size in BLOCKS_MS if at % size == 0 and at + size <= last)
-        yield Span(at, at + size, whole=True)
+        yield Span(at, at + size)
         at += size

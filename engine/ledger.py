@@ -44,6 +44,7 @@ TOTALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "request_failovers": ("manager", "from_role", "to_role", "cause"),
         "breaker_transitions": ("manager", "role", "from_state", "to_state"),
         "shed": ("manager", "role"),
+        "synthetic": ("manager",),
         "tokens": ("manager", "model", "direction"),
         "cost_usd": ("manager", "model"),
         "notifications": ("receiver", "outcome"),

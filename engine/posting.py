@@ -8,9 +8,10 @@ every table, a busy event loop beside the writer was interrupted ten times for e
 Views and triggers are temporary: they belong to the writer's connection and not to the file, and change with the code.
 
 What counts where: synthetic requests have rows, and rollups marked as such, but no part in the totals of requests,
-attempts and latency; their tokens and cost do count, for they are paid. Latency is that of requests a model was
-tried for. Requests and their latency are filed under the minute in which the request finished, attempts under the
-minute in which the attempt did.
+attempts and latency; their tokens and cost do count, for they are paid. A total of their own counts rows of both
+sorts, so that whoever keeps sums notices every late one. Latency is that of requests a model was tried for. Requests
+and their latency are filed under the minute in which the request finished, attempts under the minute in which the
+attempt did.
 
 Whatever is written takes its hour off the list of those that are rolled up, see `engine.hours`. It is a look at one
 small index and nearly always finds nothing, for the hour a record belongs to is not over yet.
@@ -66,6 +67,10 @@ INSERT INTO totals (name, labels, value)
 SELECT 'attempts',
     json_object('manager', NEW.manager, 'role', NEW.try_role, 'model', NEW.try_model, 'category', NEW.try_category), 1
 WHERE NEW.try_n IS NOT NULL AND NOT NEW.synthetic
+ON CONFLICT (name, labels) DO UPDATE SET value = value + 1;
+
+INSERT INTO totals (name, labels, value)
+SELECT 'synthetic', json_object('manager', NEW.manager), 1 WHERE NEW.try_n IS NOT NULL AND NEW.synthetic
 ON CONFLICT (name, labels) DO UPDATE SET value = value + 1;
 
 INSERT INTO totals (name, labels, value)
@@ -133,6 +138,10 @@ INSERT INTO totals (name, labels, value)
 SELECT 'requests', json_object(
     'manager', NEW.manager, 'role', NEW.role, 'model', NEW.model, 'status_code', CAST(NEW.status_code AS TEXT)), 1
 WHERE NOT NEW.synthetic
+ON CONFLICT (name, labels) DO UPDATE SET value = value + 1;
+
+INSERT INTO totals (name, labels, value)
+SELECT 'synthetic', json_object('manager', NEW.manager), 1 WHERE NEW.synthetic
 ON CONFLICT (name, labels) DO UPDATE SET value = value + 1;
 
 INSERT INTO totals (name, labels, value)

@@ -142,6 +142,12 @@ _SUMS = (
     SELECT 'attempts', json_object('manager', manager, 'role', role, 'model', model, 'category', category), sum(n)
     FROM attempt_minute WHERE NOT synthetic GROUP BY 2
     """,
+    """
+    INSERT INTO totals
+    SELECT 'synthetic', json_object('manager', manager), sum(n)
+    FROM (SELECT manager, n FROM rollup_minute WHERE synthetic
+        UNION ALL SELECT manager, n FROM attempt_minute WHERE synthetic) GROUP BY 2
+    """,
     *(
         f"""
         INSERT INTO totals

@@ -1,0 +1,83 @@
+"""Levels, as the store knows them: what is agreed, breakers and overrides since when, letters that wait."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from alerts.vocabulary import BREAKER_STATES
+from engine.sqlite import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """The active model of a manager as it is agreed."""
+
+    manager: str
+    active: str
+    share: float
+    since_ms: int
+    override: dict[str, Any] | None
+    epoch: int
+
+
+def agreed(connection: Connection) -> list[Agreed]:
+    """What is agreed per manager: the latest epoch that is recorded, or that this store itself holds."""
+    rows = connection.execute(
+        "SELECT manager, document FROM fleet_state UNION ALL SELECT a.manager, a.document FROM agreements a"
+        " JOIN (SELECT manager, max(epoch) AS epoch FROM agreements GROUP BY manager) last"
+        " ON last.manager = a.manager AND last.epoch = a.epoch"
+    )
+    found: dict[str, Agreed] = {}
+    for manager, text in rows:
+        body = json.loads(text)
+        one = Agreed(
+            manager,
+            body.get("active", "primary"),
+            body.get("share", 1.0),
+            body.get("since_ms", 0),
+            body.get("override"),
+            body.get("epoch", 0),
+        )
+        if manager not in found or found[manager].epoch < one.epoch:
+            found[manager] = one
+    return list(found.values())
+
+
+def override_started(connection: Connection, manager: str) -> int | None:
+    """When the override that is on now began: the oldest act that set one since the last that ended one."""
+    row = connection.execute(
+        "SELECT min(ts_ms) FROM overrides WHERE manager = ?1 AND role IS NOT NULL AND action LIKE 'set%'"
+        " AND seq > (SELECT coalesce(max(seq), 0) FROM overrides WHERE manager = ?1 AND"
+        " (action LIKE 'clear%' OR action LIKE 'expir%'))",
+        [manager],
+    ).fetchone()
+    return row[0] if row else None
+
+
+def breaker_history(
+    connection: Connection, manager: str, role: str, limit: int = 1000
+) -> list[tuple[int, str, str, str]]:
+    """The last changes of a breaker on all instances, newest first: time, instance, from, to."""
+    rows = connection.execute(
+        "SELECT ts_ms, instance, from_state, to_state FROM breaker_transitions WHERE manager = ? AND role = ?"
+        " ORDER BY ts_ms DESC, seq DESC LIMIT ?",
+        [manager, role, limit],
+    )
+    return [row for row in rows if row[3] in BREAKER_STATES]
+
+
+def dead_letters(connection: Connection, from_ms: int, to_ms: int) -> int:
+    """Notifications given up in `(from_ms, to_ms]`."""
+    row = connection.execute(
+        "SELECT count(*) FROM outbox WHERE state = 'dead' AND next_attempt_ms > ? AND next_attempt_ms <= ?",
+        [from_ms, to_ms],
+    ).fetchone()
+    return int(row[0])
+
+
+def oldest_due(connection: Connection) -> int | None:
+    """When the oldest notification that is not delivered yet was made."""
+    row = connection.execute("SELECT min(created_ms) FROM outbox WHERE state IN ('pending', 'leased')").fetchone()
+    return row[0] if row else None

@@ -1,0 +1,208 @@
+"""What happened in pieces of time: each piece that a tick asks for is summed once, and windows add the pieces up.
+
+So the cost is that of the longest window, not of the number of rules. Whole minutes are read from the sums by minute,
+everything else from raw rows.
+"""
+
+# ruff: noqa: S608 - what is put into a statement are names and texts of this module, never values from outside
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from alerts.histograms import Histogram
+from alerts.spans import MINUTE_MS, Span
+from engine.percentiles import bucket_of
+from engine.sqlite import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One group of rows in one span: what they are, and how many or how much."""
+
+    span: int
+    manager: str
+    key: tuple[Any, ...]
+    amounts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One thing that is summed.
+
+    Attributes:
+        read: Sums of some managers in some spans.
+        rows: The table of the raw rows behind it, when a change of their number tells that a sum is outdated; `None`
+            when only that of all records before a moment does.
+    """
+
+    name: str
+    read: Callable[[Connection, Sequence[Span], Sequence[str]], list[Sums]]
+    rows: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where sums come from: a table by minute and one of rows, their groups, and what is added up in each."""
+
+    minutes: str
+    rows: str
+    keys: str
+    sums: str
+    counts: str
+    only: str = ""
+
+
+_SPENT = "coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0), coalesce(sum(cost_usd), 0)"
+_SPENDING = ("sum(n), sum(input_tokens + output_tokens), sum(cost_usd)", f"count(*), {_SPENT}")
+_COUNTING = ("sum(n)", "count(*)")
+
+_WITH = (
+    "WITH spans (k, who, low, high) AS MATERIALIZED"
+    " (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)) "
+)
+_MINUTES = "t.manager = who AND minute >= low AND minute < high"
+_ROWS = "t.manager = who AND ts_ms >= low AND ts_ms < high"
+
+
+def _given(spans: Iterable[tuple[int, Span]], managers: Sequence[str], unit: int = 1) -> str:
+    """Spans with their numbers as the value of `_WITH`."""
+    return json.dumps(
+        [(k, manager, span.from_ms // unit, span.to_ms // unit) for manager in managers for k, span in spans]
+    )
+
+
+def _halves(spans: Sequence[Span]) -> tuple[list[tuple[int, Span]], list[tuple[int, Span]]]:
+    """Whole minutes and everything else, with their numbers."""
+    numbered = list(enumerate(spans))
+    return [one for one in numbered if one[1].whole], [one for one in numbered if not one[1].whole]
+
+
+def _sums(source: _Source, connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
+    whole, rest = _halves(spans)
+    width = 2 + len(source.keys.split(", "))
+    group = ", ".join(map(str, range(1, width + 1)))
+    found: list[Sums] = []
+    for given, table, where, amounts in (
+        (_given(whole, managers, MINUTE_MS) if whole else "", source.minutes, _MINUTES, source.sums),
+        (_given(rest, managers) if rest else "", source.rows, _ROWS + source.only, source.counts),
+    ):
+        if given:
+            select = f"SELECT k, who, {source.keys}, {amounts} FROM spans CROSS JOIN {table} t ON {where}"
+            rows = connection.execute(f"{_WITH}{select} GROUP BY {group}", [given])
+            found += [Sums(row[0], row[1], tuple(row[2:width]), tuple(row[width:])) for row in rows]
+    return found
+
+
+REQUESTS = Feed(
+    "requests",
+    partial(_sums, _Source("rollup_minute", "requests", "role, outcome, status_code >= 500, synthetic", *_SPENDING)),
+    rows="requests",
+)
+"""Finished calls by role, outcome, whether the server is at fault, and whether synthetic: number, tokens, USD."""
+
+ATTEMPTS = Feed(
+    "attempts",
+    partial(_sums, _Source("attempt_minute", "attempts", "role, category, synthetic", *_SPENDING)),
+    rows="attempts",
+)
+"""Tries by role, category and whether synthetic: number, tokens, USD."""
+
+FAILOVERS = Feed(
+    "failovers",
+    partial(
+        _sums,
+        _Source(
+            "failover_minute",
+            "failovers",
+            "scope, from_role, to_role, cause",
+            *_COUNTING,
+            only=" AND scope IN ('active', 'request')",
+        ),
+    ),
+)
+"""Moves by scope, roles and cause: number."""
+
+BREAKER_CHANGES = Feed(
+    "breaker changes", partial(_sums, _Source("breaker_minute", "breaker_transitions", "role", *_COUNTING))
+)
+"""Breaker transitions by role: number."""
+
+
+def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, to_ms: int) -> list[tuple[str, int]]:
+    """Ramps that were given up in `[from_ms, to_ms)`: manager and time."""
+    return connection.execute(
+        "SELECT manager, ts_ms FROM json_each(?) m CROSS JOIN agreements t ON t.manager = m.value"
+        " AND ts_ms >= ? AND ts_ms < ? WHERE ramp_aborted = 1",
+        [json.dumps(list(managers)), from_ms, to_ms],
+    ).fetchall()
+
+
+def _latency(connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
+    found: dict[tuple[int, str, str, str], Counter[int]] = {}
+    whole, rest = _halves(spans)
+    if whole:
+        for *key, bucket, n in connection.execute(
+            f"{_WITH} SELECT k, who, metric, role, bucket, sum(n) FROM spans CROSS JOIN json_each(?) m"
+            f" CROSS JOIN latency_minute t ON {_MINUTES} AND metric = m.value"
+            " WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
+            [_given(whole, managers, MINUTE_MS), '["duration", "ttft"]'],
+        ):
+            found.setdefault(tuple(key), Counter())[bucket] += n
+    if rest:
+        for k, manager, role, duration, ttft in connection.execute(
+            f"{_WITH} SELECT k, who, role, duration_ms, ttft_ms FROM spans CROSS JOIN requests t ON {_ROWS}"
+            " WHERE outcome IN ('ok', 'error') AND synthetic = 0 AND role <> 'none'",
+            [_given(rest, managers)],
+        ):
+            found.setdefault((k, manager, "duration", role), Counter())[bucket_of(duration)] += 1
+            if ttft is not None:
+                found.setdefault((k, manager, "ttft", role), Counter())[bucket_of(ttft)] += 1
+    return [Sums(k, manager, tuple(rest_), (Histogram.of(counts),)) for (k, manager, *rest_), counts in found.items()]
+
+
+LATENCY = Feed("latency", _latency, rows="requests")
+"""Latencies of what succeeded or failed by metric and role: a histogram of log buckets."""
+
+FEEDS = (REQUESTS, ATTEMPTS, FAILOVERS, BREAKER_CHANGES, LATENCY)
+
+
+def numbers(connection: Connection, table: str, spans: Sequence[Span], managers: Sequence[str]) -> list[int]:
+    """How many raw rows there are in each span, whatever their sort.
+
+    Args:
+        connection: In a read transaction.
+        table: The `rows` of a feed.
+        spans: The spans.
+        managers: Whose rows.
+    """
+    found = [0] * len(spans)
+    for k, n in connection.execute(
+        f"{_WITH} SELECT k, count(*) FROM spans CROSS JOIN {table} t ON {_ROWS} GROUP BY k",
+        [_given(enumerate(spans), managers)],
+    ):
+        found[k] = n
+    return found
+
+
+_SETTLED = (
+    "SELECT (SELECT coalesce(sum(value), 0) FROM totals WHERE labels ->> 'manager' IN (SELECT value FROM json_each(?1))"
+    " AND name IN ('requests', 'attempts', 'synthetic', 'failover_events', 'request_failovers',"
+    " 'breaker_transitions'))"
+) + "".join(
+    f" - (SELECT coalesce(sum(n), 0) FROM json_each(?1) m CROSS JOIN {table} t ON t.manager = m.value AND minute >= ?2)"
+    for table in ("rollup_minute", "attempt_minute", "failover_minute", "breaker_minute")
+)
+
+
+def settled(connection: Connection, managers: Sequence[str], before_ms: int) -> float:
+    """How many records of before a moment there are: all that were ever counted less those of the minutes since.
+
+    It only changes when records of that time are written later.
+    """
+    row = connection.execute(_SETTLED, [json.dumps(list(managers)), before_ms // MINUTE_MS]).fetchone()
+    return float(row[0])
