@@ -171,13 +171,9 @@ def _about(delivery: Happening, incident: Incident) -> bool:
 
 def _line(incident: Incident, sums: SpanSums) -> Line:
     moved = any(event.kind is EventKind.FAILOVER for event in incident.events)
-    counts: dict[str, int] = {}
-    for row in sums.tries:
-        if row.category not in ("ok", "cancelled"):
-            counts[row.category] = counts.get(row.category, 0) + row.n
-    ranked = tuple(sorted(counts.items(), key=lambda item: -item[1]))
-    cause = situation.worst(sums.tries) if incident.cause in _VAGUE or not moved else incident.cause
-    harm = Harm(situation.health(sums.traffic), sums.rescued, ranked)
+    ranked = tuple(sorted(sums.failures.items(), key=lambda item: -item[1]))
+    cause = next((category for category, _ in ranked), None) if incident.cause in _VAGUE or not moved else None
+    harm = Harm(Health(sums.answered, sums.failed, sums.shed), sums.rescued, ranked)
     return Line(incident, harm, cause or incident.cause)
 
 

@@ -43,7 +43,7 @@ def _list(manager: str) -> None:
     )
     days = SPANS.get(picked or "7 days", 7)
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
-    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60))
+    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60, sums_only=True))
     parts.show(
         div(
             "sg-card sg-tiles",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -199,22 +200,24 @@ def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretc
 
 
 def _table(found: RequestPage, face: Clockface) -> None:
-    if not found.requests:
-        parts.show(
-            div(
-                "sg-card",
-                parts.empty("No request matches: choose a longer time or fewer filters.", symbol="filter_alt_off"),
-            )
-        )
-        return
-    columns = ("Time", "Outcome", "Answered by", "Why", "Tries", "Took", "First token", "Tokens", "Cost")
-    rows = [_cells(row, face) for row in found.requests]
-    parts.show(div("sg-card sg-flush", parts.table(columns, rows, cls="sg-rows", label="Requests, newest first")))
+    if found.requests:
+        _rows(found.requests, face)
+    else:
+        told = "No request matches: choose a longer time or fewer filters."
+        if found.next is not None:
+            told = f"No request matches back to {face.text(found.next[0])}: look at older ones."
+        parts.show(div("sg-card", parts.empty(told, symbol="filter_alt_off")))
     with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
         if st.query_params.get("before"):
             st.button("Newest", icon=":material/first_page:", on_click=_newest)
         if found.next is not None:
             st.button("Older", icon=":material/navigate_next:", icon_position="right", on_click=_older, args=found.next)
+
+
+def _rows(found: Sequence[RequestRow], face: Clockface) -> None:
+    columns = ("Time", "Outcome", "Answered by", "Why", "Tries", "Took", "First token", "Tokens", "Cost")
+    rows = [_cells(row, face) for row in found]
+    parts.show(div("sg-card sg-flush", parts.table(columns, rows, cls="sg-rows", label="Requests, newest first")))
 
 
 def _newest() -> None:

@@ -147,15 +147,34 @@ def read_live(connection: Connection, config: Config, manager: str, now_ms: int)
     )
 
 
-def read_past(connection: Connection, manager: str, now_ms: int, span_ms: int = DAY_MS, bin_minutes: int = 5) -> Past:
-    """A stretch of time up to now, for ribbons and sums."""
+def read_past(
+    connection: Connection,
+    manager: str,
+    now_ms: int,
+    span_ms: int = DAY_MS,
+    bin_minutes: int = 5,
+    *,
+    sums_only: bool = False,
+) -> Past:
+    """A stretch of time up to now, for ribbons and sums.
+
+    Args:
+        connection: Of `Store.reader()`.
+        manager: Whose.
+        now_ms: Wall time.
+        span_ms: How far back.
+        bin_minutes: Length of a bin; whole hours are read much faster.
+        sums_only: Leave out what only ribbons show: attempts, breakers, acts and alerts.
+    """
     size = bin_minutes * MINUTE_MS
     start = (now_ms - span_ms) // size * size
     before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
 
-    def events(*kinds: EventKind) -> tuple[Happening, ...]:
+    def events(kind: EventKind) -> tuple[Happening, ...]:
+        if sums_only and kind is not EventKind.FAILOVER:
+            return ()
         page = queries.timeline(
-            connection, start_ms=start, end_ms=now_ms + 1, manager=manager, kinds=list(kinds), limit=EVENTS_MOST
+            connection, start_ms=start, end_ms=now_ms + 1, manager=manager, kinds=[kind], limit=EVENTS_MOST
         )
         return happenings(page.events)
 
@@ -165,7 +184,7 @@ def read_past(connection: Connection, manager: str, now_ms: int, span_ms: int = 
         bin_minutes=bin_minutes,
         manager=manager,
         traffic=queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
-        tries=queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
+        tries=() if sums_only else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
         breakers=events(EventKind.BREAKER),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.ledger import MINUTE_MS
 from engine.percentiles import bucket_of
-from engine.queries import AttemptPoint, RequestFilter, RequestPage, RequestRow, TrafficPoint, requests
-from engine.queries.hours import pieces
+from engine.queries import RequestFilter, RequestPage, RequestRow, requests
+from engine.queries.hours import HOUR, pieces
 from engine.sqlite import Connection
 
 PROBE_SCAN = 2000
@@ -114,17 +114,21 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SpanSums:
-    """What happened in one stretch of time, its first and last minute included.
+    """What callers noticed in one stretch of time, its first and last minute included.
 
     Attributes:
-        traffic: Callers' requests by model and outcome.
-        tries: Attempts by model and category, those of probes and canaries included.
-        rescued: Single requests answered by the other model.
+        answered: Callers' requests that got an answer.
+        failed: Those that ended with an error of status 500 or more.
+        shed: Those that were refused.
+        rescued: Those answered by the other model than the active one.
+        failures: Attempts that did not succeed by category, those of probes and canaries included.
     """
 
-    traffic: Sequence[TrafficPoint]
-    tries: Sequence[AttemptPoint]
-    rescued: int
+    answered: int = 0
+    failed: int = 0
+    shed: int = 0
+    rescued: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[SpanSums]:
@@ -145,14 +149,16 @@ def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, i
         hours += [(place, *run) for run in cut.hours]
         minutes += [(place, *run) for run in cut.minutes]
     where = {"manager": manager, "hours": json.dumps(hours), "minutes": json.dumps(minutes)}
-    traffic: list[list[TrafficPoint]] = [[] for _ in spans]
-    for place, *row in connection.execute(_SPAN_TRAFFIC, where):
-        traffic[place].append(TrafficPoint(spans[place][0], *row))
-    tries: list[list[AttemptPoint]] = [[] for _ in spans]
-    for place, *row in connection.execute(_SPAN_TRIES, where):
-        tries[place].append(AttemptPoint(spans[place][0], *row))
+    ended = {row[0]: row[1:] for row in connection.execute(_SPAN_ENDED, where)}
     rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
-    return [SpanSums(traffic[place], tries[place], rescued.get(place, 0)) for place in range(len(spans))]
+    failures: list[dict[str, int]] = [{} for _ in spans]
+    for place, category, n in connection.execute(_SPAN_FAILURES, where):
+        failures[place][category] = n
+    found = []
+    for place in range(len(spans)):
+        answered, failed, shed = ended.get(place, (0, 0, 0))
+        found.append(SpanSums(answered, failed, shed, rescued.get(place, 0), failures[place]))
+    return found
 
 
 def _by_span(columns: str, by_hour: str, by_minute: str, condition: str) -> str:
@@ -166,21 +172,20 @@ def _by_span(columns: str, by_hour: str, by_minute: str, condition: str) -> str:
     """  # noqa: S608 - this module's own names
 
 
-_TRAFFIC = "role, model, outcome, status_code, n, duration_ms, input_tokens, output_tokens, cost_usd"
-_SPAN_TRAFFIC = f"""
-    SELECT place, role, model, outcome, sum(n), sum(iif(outcome = 'error' AND status_code >= 500, n, 0)),
-        sum(duration_ms), sum(input_tokens + output_tokens), sum(cost_usd)
-    FROM ({_by_span(_TRAFFIC, "rollup_hour", "rollup_minute", "synthetic = 0")})
-    GROUP BY place, role, model, outcome
-"""  # noqa: S608 - as above
-_SPAN_TRIES = f"""
-    SELECT place, role, model, category, sum(n)
-    FROM ({_by_span("role, model, category, n", "attempt_hour", "attempt_minute", "true")})
-    GROUP BY place, role, model, category
+_SPAN_ENDED = f"""
+    SELECT place, sum(iif(outcome = 'ok', n, 0)), sum(iif(outcome = 'error' AND status_code >= 500, n, 0)),
+        sum(iif(outcome = 'shed', n, 0))
+    FROM ({_by_span("outcome, status_code, n", "rollup_hour", "rollup_minute", "synthetic = 0")})
+    GROUP BY place
 """  # noqa: S608 - as above
 _SPAN_RESCUED = f"""
     SELECT place, sum(n) FROM ({_by_span("n", "failover_hour", "failover_minute", "scope = 'request'")})
     GROUP BY place
+"""  # noqa: S608 - as above
+_SPAN_FAILURES = f"""
+    SELECT place, category, sum(n)
+    FROM ({_by_span("category, n", "attempt_hour", "attempt_minute", "category NOT IN ('ok', 'cancelled')")})
+    GROUP BY place, category
 """  # noqa: S608 - as above
 
 
@@ -343,8 +348,8 @@ def last_mark(connection: Connection) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
-MINUTES_SCANNED = 120
-"""Most minutes that one page of filtered requests looks into; the next page goes on from there."""
+PLACES_SCANNED = 120
+"""Most minutes, and most hours, that one page of filtered requests looks into; the next page goes on from there."""
 
 _ROLLED_UP = ("role", "model", "outcome", "status_code", "code", "failover_cause", "synthetic")
 
@@ -374,33 +379,62 @@ def filtered_requests(
         return requests(connection, start_ms=start_ms, end_ms=end_ms, where=where, before=before, limit=limit)
     last_ms = min(end_ms, before[0]) if before else end_ms
     found: list[RequestRow] = []
-    minutes = _minutes_with(connection, where, start_ms // MINUTE_MS, last_ms // MINUTE_MS)
+    minutes, beyond = _minutes_with(connection, where, start_ms // MINUTE_MS, last_ms // MINUTE_MS + 1)
     for minute in minutes:
         first, last = max(start_ms, minute * MINUTE_MS - 1), min(end_ms, minute * MINUTE_MS + MINUTE_MS - 1)
         wanted = limit + 1 - len(found)
         found += requests(connection, start_ms=first, end_ms=last, where=where, before=before, limit=wanted).requests
         if len(found) > limit:
             return RequestPage(found[:limit], found[limit - 1].cursor)
-    beyond = (minutes[-1] * MINUTE_MS, "") if len(minutes) == MINUTES_SCANNED else None
-    return RequestPage(found, beyond)
+    return RequestPage(found, None if beyond is None else (beyond * MINUTE_MS, ""))
 
 
-def _minutes_with(connection: Connection, where: RequestFilter, first: int, last: int) -> list[int]:
-    """The newest minutes in which the sums know of matching requests."""
-    conditions, values = ["manager = ?", "minute BETWEEN ? AND ?"], [where.manager, first, last]
+def _minutes_with(connection: Connection, where: RequestFilter, first: int, last: int) -> tuple[list[int], int | None]:
+    """The newest minutes of `[first, last)` in which the sums know of matching requests.
+
+    The sums by the hour say first in which hours to look. Given too is the minute to go on before when there may be
+    more, `None` when there are not.
+    """
+    cut = pieces(connection, str(where.manager), first, last)
+    hours: list[int] = []
+    for run in reversed(cut.hours):
+        hours += _units_with(connection, where, "hour", run, PLACES_SCANNED - len(hours))
+        if len(hours) == PLACES_SCANNED:
+            break
+    floor = hours[-1] * HOUR if len(hours) == PLACES_SCANNED else first
+    minutes: list[int] = []
+    for low, high in sorted([*cut.minutes, *((hour * HOUR, hour * HOUR + HOUR) for hour in hours)], reverse=True):
+        if high <= floor:
+            break
+        minutes += _units_with(connection, where, "minute", (max(low, floor), high), PLACES_SCANNED - len(minutes))
+        if len(minutes) == PLACES_SCANNED:
+            return minutes, minutes[-1]
+    return minutes, floor if floor > first else None
+
+
+def _units_with(connection: Connection, where: RequestFilter, unit: str, run: tuple[int, int], limit: int) -> list[int]:
+    """The newest hours or minutes of a run with matching sums; stops reading when it has found enough."""
+    conditions, values = [], []
     for column in _ROLLED_UP:
         value = getattr(where, column)
         if value is not None:
-            conditions.append(f"{column} = ?")
+            conditions.append(f"r.{column} = ?")
             values.append(value)
-    if where.min_duration_ms is not None:
-        conditions.append(
-            "minute IN (SELECT minute FROM latency_minute WHERE manager = ? AND metric = 'duration'"
-            " AND minute BETWEEN ? AND ? AND bucket >= ?)"
-        )
-        values += [where.manager, first, last, bucket_of(where.min_duration_ms)]
+    matching = " AND ".join(["true", *conditions])
+    if where.min_duration_ms is None:
+        source, labels = f"rollup_{unit} AS r", matching
+    else:
+        source = f"latency_{unit} AS r"
+        labels = "metric = 'duration' AND bucket >= ?"
+        if conditions:
+            labels += (
+                f" AND EXISTS (SELECT 1 FROM rollup_{unit} AS s WHERE s.manager = r.manager AND s.{unit} = r.{unit}"  # noqa: S608 - this module's own names
+                f" AND {matching.replace('r.', 's.')})"
+            )
+        values = [bucket_of(where.min_duration_ms), *values]
     rows = connection.execute(
-        f"SELECT DISTINCT minute FROM rollup_minute WHERE {' AND '.join(conditions)} ORDER BY minute DESC LIMIT ?",  # noqa: S608 - this module's own column names
-        [*values, MINUTES_SCANNED],
+        f"SELECT DISTINCT r.{unit} FROM {source} WHERE r.manager = ? AND r.{unit} >= ? AND r.{unit} < ? AND {labels}"  # noqa: S608 - as above
+        f" ORDER BY r.{unit} DESC LIMIT ?",
+        [where.manager, *run, *values, limit],
     )
     return [row[0] for row in rows]

@@ -13,6 +13,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from engine.core.events import BreakerRecord, FailoverRecord, OverrideRecord, Scope
 from engine.core.messages import Role
 from engine.sqlite import Connection
@@ -145,7 +147,7 @@ def _events(connection: Connection, kind: EventKind, where: Mapping[str, Any]) -
         ORDER BY ts_ms DESC, id DESC LIMIT :limit""",
         where,
     )
-    return [Event(kind, identifier, ts_ms, owner, json.loads(detail)) for identifier, ts_ms, owner, detail in rows]
+    return [Event(kind, identifier, ts_ms, owner, orjson.loads(detail)) for identifier, ts_ms, owner, detail in rows]
 
 
 def recent_moves(

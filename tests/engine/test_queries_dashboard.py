@@ -15,7 +15,9 @@ from history import MANAGER, Moment, write_history
 
 from engine import queries
 from engine import queries_dashboard as ask
+from engine.hours import roll_up_due
 from engine.queries import RequestFilter
+from engine.recorder import Recorder
 from engine.sqlite import Connection
 from engine.store import Store
 
@@ -27,10 +29,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, now_ms: int) -> Store:
+@pytest.fixture(scope="module", params=["minutes", "hours"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, now_ms: int) -> Store:
     path = tmp_path_factory.mktemp("store") / "switchgear.db"
     write_history(path, now_ms, Moment.DURING, every_ms=20_000)
+    if request.param == "hours":
+        recorder = Recorder(Store(path))
+        assert roll_up_due(recorder, now_ms=now_ms, pause=lambda _: None) > 20
+        recorder.close()
     return Store(path)
 
 
@@ -66,6 +72,53 @@ def test_pages_of_filtered_requests_are_all_of_them_once(
         if cursor is None:
             break
     assert found == [row.id for row in expected]
+
+
+def test_a_filter_that_sums_cannot_tell_apart_goes_on_to_the_next_page(
+    connection: Connection, now_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask, "PLACES_SCANNED", 3)
+    where = RequestFilter(MANAGER, outcome="error", min_duration_ms=2_500.0)
+    everything = queries.requests(connection, start_ms=now_ms - DAY, end_ms=now_ms, where=where, limit=5000)
+    found: list[str] = []
+    before, pages = None, 0
+    while True:
+        page = ask.filtered_requests(connection, start_ms=now_ms - DAY, end_ms=now_ms, where=where, before=before)
+        found += [row.id for row in page.requests]
+        pages += 1
+        if page.next is None:
+            break
+        before = page.next
+    assert pages > 1
+    assert found == [row.id for row in everything.requests]
+
+
+def test_sums_of_spans_are_those_of_their_minutes(connection: Connection, now_ms: int) -> None:
+    minute = 60_000
+    spans = [
+        (now_ms - 23 * 60 * minute, now_ms - 14 * 60 * minute),
+        (now_ms - 20 * 60 * minute, now_ms - 19 * 60 * minute - minute),
+        (now_ms - 90 * minute, now_ms),
+        (now_ms + 5 * minute, now_ms + 6 * minute),
+    ]
+    found = ask.span_sums(connection, MANAGER, spans)
+    assert len(found) == len(spans)
+    for (start_ms, end_ms), sums in zip(spans, found, strict=True):
+        traffic = queries.traffic_series(connection, MANAGER, start_ms, end_ms)
+        tries = queries.attempt_series(connection, MANAGER, start_ms, end_ms)
+        assert sums.answered == sum(row.n for row in traffic if row.outcome == "ok")
+        assert sums.failed == sum(row.errors for row in traffic)
+        assert sums.shed == sum(row.n for row in traffic if row.outcome == "shed")
+        assert sums.failures.keys() == {row.category for row in tries} - {"ok", "cancelled"}
+        assert sum(sums.failures.values()) == sum(row.n for row in tries if row.category in sums.failures)
+        (rescued,) = connection.execute(
+            "SELECT count(*) FROM failovers WHERE scope = 'request' AND ts_ms / 60000 BETWEEN ? / 60000 AND ? / 60000",
+            (start_ms, end_ms),
+        ).fetchone()
+        assert sums.rescued == rescued
+    assert found[0].answered > 0
+    assert found[0].rescued > 0
+    assert found[-1] == ask.SpanSums()
 
 
 def test_probes_are_tries_of_the_model_that_does_not_serve(connection: Connection, now_ms: int) -> None:
