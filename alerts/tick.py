@@ -123,7 +123,8 @@ class _Court:
                 log.warning("rule %s fails and keeps its state: %s", rule.alert, error)
             self._keep(replace(known, errors=known.errors + 1, error=str(error)))
             return
-        known = replace(known, errors=0, error="")
+        if known.errors:
+            known = replace(known, errors=0, error="")
         if observation is None:
             self._keep(known)
             return
@@ -181,7 +182,7 @@ class _Court:
         if seen.met and alert.met:
             facts = Facts(known.labels, alert.value, alert.active_ms, self._now_ms)
             known = replace(known, annotations={name: expand(text, facts) for name, text in annotations.items()})
-        after = replace(known, alert=alert)
+        after = known if alert == known.alert else replace(known, alert=alert)
         self._keep(after)
         if change is not None and (change.before, change.after) != (State.RESOLVED, State.INACTIVE):
             if State.FIRING in (change.before, change.after):
@@ -190,8 +191,9 @@ class _Court:
             self._transitions.append(Transition(after, change, self._now_ms))
 
     def _keep(self, one: Remembered) -> None:
-        self._visited.add(one.fingerprint)
-        self._memory[one.fingerprint] = one
+        mark = one.fingerprint
+        self._visited.add(mark)
+        self._memory[mark] = one
 
 
 class Ticker:
@@ -300,9 +302,8 @@ class Ticker:
         *,
         evaluated: bool,
     ) -> None:
-        rows = {one.fingerprint: one.row() for one in before.values()}
-        changed = [row for mark_, one in round_.memory.items() if (row := one.row()) != rows.get(mark_)]
-        gone = [mark_ for mark_ in rows if mark_ not in round_.memory]
+        changed = [one.row() for mark_, one in round_.memory.items() if one != before.get(mark_)]
+        gone = [mark_ for mark_ in before if mark_ not in round_.memory]
         if not (evaluated or changed or gone or round_.notices or shift_ms):
             return
         letters = [

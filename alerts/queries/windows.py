@@ -1,7 +1,7 @@
 """What happened in pieces of time: each piece that a tick asks for is summed once, and windows add the pieces up.
 
-So the cost is that of the longest window, not of the number of rules. Whole minutes are read from the sums by minute,
-everything else from raw rows.
+So the cost is that of the longest window, not of the number of rules. Whole hours and minutes are read from the sums
+of them, everything else from raw rows.
 """
 
 # ruff: noqa: S608 - what is put into a statement are names and texts of this module, never values from outside
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from alerts.histograms import Histogram
 from alerts.spans import MINUTE_MS, Span
 from engine.percentiles import bucket_of
+from engine.queries.hours import pieces
 from engine.sqlite import Connection
 
 
@@ -47,9 +48,9 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where sums come from: a table by minute and one of rows, their groups, and what is added up in each."""
+    """Where sums come from: tables by hour and minute and one of rows, their groups, what is added up in each."""
 
-    minutes: str
+    sums_of: str
     rows: str
     keys: str
     sums: str
@@ -65,49 +66,62 @@ _WITH = (
     "WITH spans (k, who, low, high) AS MATERIALIZED"
     " (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)) "
 )
-_MINUTES = "t.manager = who AND minute >= low AND minute < high"
 _ROWS = "t.manager = who AND ts_ms >= low AND ts_ms < high"
 
 
-def _given(spans: Iterable[tuple[int, Span]], managers: Sequence[str], unit: int = 1) -> str:
-    """Spans with their numbers as the value of `_WITH`."""
-    return json.dumps(
-        [(k, manager, span.from_ms // unit, span.to_ms // unit) for manager in managers for k, span in spans]
-    )
+def _on(unit: str) -> str:
+    return f"t.manager = who AND {unit} >= low AND {unit} < high"
 
 
-def _halves(spans: Sequence[Span]) -> tuple[list[tuple[int, Span]], list[tuple[int, Span]]]:
-    """Whole minutes and everything else, with their numbers."""
-    numbered = list(enumerate(spans))
-    return [one for one in numbered if one[1].whole], [one for one in numbered if not one[1].whole]
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Where spans are read from, each a value for `_WITH` or empty: sums by hour and by minute, and raw rows."""
+
+    hours: str = ""
+    minutes: str = ""
+    rows: str = ""
+
+
+def _given(connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> _Given:
+    hours, minutes, rows = [], [], []
+    for manager in managers:
+        for k, span in enumerate(spans):
+            if not span.whole:
+                rows.append((k, manager, span.from_ms, span.to_ms))
+                continue
+            cut = pieces(connection, manager, span.from_ms // MINUTE_MS, span.to_ms // MINUTE_MS)
+            hours += [(k, manager, *run) for run in cut.hours]
+            minutes += [(k, manager, *run) for run in cut.minutes]
+    return _Given(*(json.dumps(found) if found else "" for found in (hours, minutes, rows)))
 
 
 def _sums(source: _Source, connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
-    whole, rest = _halves(spans)
+    given = _given(connection, spans, managers)
     width = 2 + len(source.keys.split(", "))
     group = ", ".join(map(str, range(1, width + 1)))
     found: list[Sums] = []
-    for given, table, where, amounts in (
-        (_given(whole, managers, MINUTE_MS) if whole else "", source.minutes, _MINUTES, source.sums),
-        (_given(rest, managers) if rest else "", source.rows, _ROWS + source.only, source.counts),
+    for value, table, where, amounts in (
+        (given.hours, f"{source.sums_of}_hour", _on("hour"), source.sums),
+        (given.minutes, f"{source.sums_of}_minute", _on("minute"), source.sums),
+        (given.rows, source.rows, _ROWS + source.only, source.counts),
     ):
-        if given:
+        if value:
             select = f"SELECT k, who, {source.keys}, {amounts} FROM spans CROSS JOIN {table} t ON {where}"
-            rows = connection.execute(f"{_WITH}{select} GROUP BY {group}", [given])
+            rows = connection.execute(f"{_WITH}{select} GROUP BY {group}", [value])
             found += [Sums(row[0], row[1], tuple(row[2:width]), tuple(row[width:])) for row in rows]
     return found
 
 
 REQUESTS = Feed(
     "requests",
-    partial(_sums, _Source("rollup_minute", "requests", "role, outcome, status_code >= 500, synthetic", *_SPENDING)),
+    partial(_sums, _Source("rollup", "requests", "role, outcome, status_code >= 500, synthetic", *_SPENDING)),
     rows="requests",
 )
 """Finished calls by role, outcome, whether the server is at fault, and whether synthetic: number, tokens, USD."""
 
 ATTEMPTS = Feed(
     "attempts",
-    partial(_sums, _Source("attempt_minute", "attempts", "role, category, synthetic", *_SPENDING)),
+    partial(_sums, _Source("attempt", "attempts", "role, category, synthetic", *_SPENDING)),
     rows="attempts",
 )
 """Tries by role, category and whether synthetic: number, tokens, USD."""
@@ -117,7 +131,7 @@ FAILOVERS = Feed(
     partial(
         _sums,
         _Source(
-            "failover_minute",
+            "failover",
             "failovers",
             "scope, from_role, to_role, cause",
             *_COUNTING,
@@ -127,9 +141,7 @@ FAILOVERS = Feed(
 )
 """Moves by scope, roles and cause: number."""
 
-BREAKER_CHANGES = Feed(
-    "breaker changes", partial(_sums, _Source("breaker_minute", "breaker_transitions", "role", *_COUNTING))
-)
+BREAKER_CHANGES = Feed("breaker changes", partial(_sums, _Source("breaker", "breaker_transitions", "role", *_COUNTING)))
 """Breaker transitions by role: number."""
 
 
@@ -144,25 +156,26 @@ def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, t
 
 def _latency(connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
     found: dict[tuple[int, str, str, str], Counter[int]] = {}
-    whole, rest = _halves(spans)
-    if whole:
-        for *key, bucket, n in connection.execute(
-            f"{_WITH} SELECT k, who, metric, role, bucket, sum(n) FROM spans CROSS JOIN json_each(?) m"
-            f" CROSS JOIN latency_minute t ON {_MINUTES} AND metric = m.value"
-            " WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
-            [_given(whole, managers, MINUTE_MS), '["duration", "ttft"]'],
-        ):
-            found.setdefault(tuple(key), Counter())[bucket] += n
-    if rest:
+    given = _given(connection, spans, managers)
+    for value, unit in ((given.hours, "hour"), (given.minutes, "minute")):
+        if value:
+            for *key, bucket, n in connection.execute(
+                f"{_WITH} SELECT k, who, metric, role, bucket, sum(n) FROM spans CROSS JOIN json_each(?) m"
+                f" CROSS JOIN latency_{unit} t ON {_on(unit)} AND metric = m.value"
+                " WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
+                [value, '["duration", "ttft"]'],
+            ):
+                found.setdefault(tuple(key), Counter())[bucket] += n
+    if given.rows:
         for k, manager, role, duration, ttft in connection.execute(
             f"{_WITH} SELECT k, who, role, duration_ms, ttft_ms FROM spans CROSS JOIN requests t ON {_ROWS}"
             " WHERE outcome IN ('ok', 'error') AND synthetic = 0 AND role <> 'none'",
-            [_given(rest, managers)],
+            [given.rows],
         ):
             found.setdefault((k, manager, "duration", role), Counter())[bucket_of(duration)] += 1
             if ttft is not None:
                 found.setdefault((k, manager, "ttft", role), Counter())[bucket_of(ttft)] += 1
-    return [Sums(k, manager, tuple(rest_), (Histogram.of(counts),)) for (k, manager, *rest_), counts in found.items()]
+    return [Sums(k, manager, tuple(key), (Histogram.of(counts),)) for (k, manager, *key), counts in found.items()]
 
 
 LATENCY = Feed("latency", _latency, rows="requests")
@@ -181,10 +194,9 @@ def numbers(connection: Connection, table: str, spans: Sequence[Span], managers:
         managers: Whose rows.
     """
     found = [0] * len(spans)
-    for k, n in connection.execute(
-        f"{_WITH} SELECT k, count(*) FROM spans CROSS JOIN {table} t ON {_ROWS} GROUP BY k",
-        [_given(enumerate(spans), managers)],
-    ):
+    given = [(k, manager, span.from_ms, span.to_ms) for manager in managers for k, span in enumerate(spans)]
+    select = f"SELECT k, count(*) FROM spans CROSS JOIN {table} t ON {_ROWS} GROUP BY k"
+    for k, n in connection.execute(_WITH + select, [json.dumps(given)]):
         found[k] = n
     return found
 
