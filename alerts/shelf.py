@@ -2,25 +2,32 @@
 
 Guarantees: the same values as without it, whenever records are written and wherever the clock goes. Records of the
 past are written later now and then: tries of a long request, everything after an outage of the store. So every tick
-checks, before it believes what is kept, that the number of records is still what it was: for what is settled by one
-number for all time before a moment (`queries.settled`), for blocks since then by the number of rows in each. Where it
-is not, or the clock went back, the blocks concerned are read again.
+checks, before it believes what is kept, that the number of records is still what it was: in each small block of the
+last minutes, and as one number for all time before those (`queries.settled`). What has changed is read again; when it
+is the latter, or the clock went back, that is everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alerts import queries
-from alerts.queries import Feed
-from alerts.spans import MINUTE_MS, Span
+from alerts.queries import FEEDS, Feed
+from alerts.spans import MINUTE_MS, SMALL_MS, Span
 from engine.sqlite import Connection
 
-SETTLED_MS = 120_000
+SETTLED_MS = 15 * MINUTE_MS
+"""Longer than requests last, so that their tries seldom belong to what is settled."""
+
+ASLEEP_MS = 60 * MINUTE_MS
+"""After a pause of this length nothing that was kept is believed."""
+
 MOST_GROUPS = 50_000
 """Groups of rows that are kept beside those that the latest tick used, about 300 bytes to 2 KB each."""
+
+TABLES = tuple(sorted({feed.rows for feed in FEEDS if feed.rows is not None}))
 
 Groups = list[tuple[tuple[Any, ...], tuple[Any, ...]]]
 Block = dict[str, Groups]
@@ -39,9 +46,10 @@ class Shelf:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, Span], _Kept] = {}
-        self._rows: dict[tuple[str, Span], int] = {}
+        self._numbers: dict[str, dict[int, int]] = {}
         self._settled: tuple[int, float] | None = None
         self._managers: tuple[str, ...] = ()
+        self._now_ms = 0
         self._groups = 0
         self._turn = 0
 
@@ -54,13 +62,13 @@ class Shelf:
             now_ms: Its time.
         """
         edge_ms = (now_ms - SETTLED_MS) // MINUTE_MS * MINUTE_MS
-        if self._managers != tuple(managers) or not self._still_settled(connection, edge_ms):
+        since_ms = self._believed_since(connection, tuple(managers), now_ms)
+        if since_ms is None:
             self._kept.clear()
-            self._rows.clear()
-            self._groups = 0
-        self._managers = tuple(managers)
-        self._drop_changed(connection)
-        self._rows = {key: n for key, n in self._rows.items() if key[1].to_ms > edge_ms}
+            self._numbers.clear()
+            self._groups, since_ms = 0, edge_ms
+        self._managers, self._now_ms = tuple(managers), now_ms
+        self._count(connection, range(since_ms, now_ms + 1, SMALL_MS), edge_ms)
         self._settled = edge_ms, queries.settled(connection, managers, edge_ms)
         self._shrink()
         self._turn += 1
@@ -78,29 +86,38 @@ class Shelf:
         fresh: dict[int, Block] = {index: {} for index in missing}
         for one in feed.read(connection, [spans[index] for index in missing], self._managers) if missing else ():
             fresh[missing[one.span]].setdefault(one.manager, []).append((one.key, one.amounts))
-        self._keep(feed, connection, {spans[index]: block for index, block in fresh.items()})
+        for index, block in fresh.items():
+            self._keep(feed, spans[index], block)
         return {
             (manager, index): groups
             for index, block in enumerate(blocks)
             for manager, groups in (fresh[index] if block is None else block).items()
         }
 
-    def _still_settled(self, connection: Connection, edge_ms: int) -> bool:
-        if self._settled is None:
-            return True
+    def _believed_since(self, connection: Connection, managers: tuple[str, ...], now_ms: int) -> int | None:
+        """From when on blocks need to be looked at one by one; `None` when nothing that is kept is believed."""
+        if self._settled is None or self._managers != managers:
+            return None
         before_ms, count = self._settled
-        return before_ms <= edge_ms and queries.settled(connection, self._managers, before_ms) == count
+        if not self._now_ms <= now_ms <= self._now_ms + ASLEEP_MS:
+            return None
+        return before_ms if queries.settled(connection, managers, before_ms) == count else None
 
-    def _drop_changed(self, connection: Connection) -> None:
-        """Forget blocks that are not settled and hold more rows now."""
-        for table in {table for table, _ in self._rows}:
-            spans = [span for name, span in self._rows if name == table]
-            for span, n in zip(spans, queries.numbers(connection, table, spans, self._managers), strict=True):
-                if n != self._rows[table, span]:
-                    del self._rows[table, span]
-                    for feed in queries.FEEDS:
-                        if feed.rows == table and (kept := self._kept.pop((feed.name, span), None)):
-                            self._groups -= kept.groups
+    def _count(self, connection: Connection, starts: range, edge_ms: int) -> None:
+        """Count the rows of small blocks, and forget whatever one with another number is a part of."""
+        for table in TABLES:
+            found = dict(zip(starts, queries.numbers(connection, table, starts, self._managers), strict=True))
+            changed = [start for start, n in self._numbers.get(table, {}).items() if found.get(start, 0) != n]
+            self._numbers[table] = {start: n for start, n in found.items() if start >= edge_ms}
+            outdated = [
+                (feed.name, span)
+                for feed in FEEDS
+                if feed.rows == table and changed
+                for name, span in self._kept
+                if name == feed.name and any(span.from_ms <= start < span.to_ms for start in changed)
+            ]
+            for key in outdated:
+                self._groups -= self._kept.pop(key).groups
 
     def _take(self, feed: Feed, span: Span) -> Block | None:
         kept = self._kept.pop((feed.name, span), None)
@@ -110,22 +127,12 @@ class Shelf:
         self._kept[feed.name, span] = kept  # the last one is the latest used
         return kept.block
 
-    def _keep(self, feed: Feed, connection: Connection, blocks: dict[Span, Block]) -> None:
-        edge_ms = self._settled[0] if self._settled else 0
-        worth = [span for span in blocks if span.block and span.to_ms <= edge_ms]
-        if feed.rows is not None:
-            latest = [span for span in blocks if span.block and span.to_ms > edge_ms and not span.whole]
-            self._count(connection, feed.rows, latest)
-            worth += latest
-        for span in worth:
-            groups = sum(map(len, blocks[span].values())) + 1
-            self._kept[feed.name, span] = _Kept(blocks[span], groups, self._turn)
+    def _keep(self, feed: Feed, span: Span, block: Block) -> None:
+        settled = self._settled is not None and span.to_ms <= self._settled[0]
+        if span.block and (settled or feed.rows is not None):
+            groups = sum(map(len, block.values())) + 1
+            self._kept[feed.name, span] = _Kept(block, groups, self._turn)
             self._groups += groups
-
-    def _count(self, connection: Connection, table: str, spans: Iterable[Span]) -> None:
-        new = [span for span in spans if (table, span) not in self._rows]
-        for span, n in zip(new, queries.numbers(connection, table, new, self._managers), strict=True):
-            self._rows[table, span] = n
 
     def _shrink(self) -> None:
         """Forget what was not used for longest, but nothing that the latest tick needed."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from alerts.histograms import Histogram
-from alerts.spans import MINUTE_MS, Span
+from alerts.spans import MINUTE_MS, SMALL_MS, Span
 from engine.percentiles import bucket_of
 from engine.queries.hours import pieces
 from engine.sqlite import Connection
@@ -184,21 +184,21 @@ LATENCY = Feed("latency", _latency, rows="requests")
 FEEDS = (REQUESTS, ATTEMPTS, FAILOVERS, BREAKER_CHANGES, LATENCY)
 
 
-def numbers(connection: Connection, table: str, spans: Sequence[Span], managers: Sequence[str]) -> list[int]:
-    """How many raw rows there are in each span, whatever their sort.
+def numbers(connection: Connection, table: str, starts: Sequence[int], managers: Sequence[str]) -> list[int]:
+    """How many raw rows there are in each small block, whatever their sort.
 
     Args:
         connection: In a read transaction.
         table: The `rows` of a feed.
-        spans: The spans.
+        starts: Where the blocks begin, milliseconds.
         managers: Whose rows.
     """
-    found = [0] * len(spans)
-    given = [(k, manager, span.from_ms, span.to_ms) for manager in managers for k, span in enumerate(spans)]
-    select = f"SELECT k, count(*) FROM spans CROSS JOIN {table} t ON {_ROWS} GROUP BY k"
-    for k, n in connection.execute(_WITH + select, [json.dumps(given)]):
-        found[k] = n
-    return found
+    rows = connection.execute(
+        f"SELECT (SELECT coalesce(sum((SELECT count(*) FROM {table} t WHERE t.manager = m.value AND ts_ms >= s.value"
+        f" AND ts_ms < s.value + {SMALL_MS})), 0) FROM json_each(?1) m) FROM json_each(?2) s ORDER BY s.key",
+        [json.dumps(list(managers)), json.dumps(list(starts))],
+    )
+    return [row[0] for row in rows]
 
 
 _SETTLED = (

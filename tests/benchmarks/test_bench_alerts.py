@@ -1,114 +1,138 @@
-"""A tick over 1,000 rules on ten million requests: under 200 ms, and its share of a core at the default interval."""
+"""A tick over 1,000 rules on ten million requests: under 200 ms, and its share of a core at the default interval.
+
+The rules are the shipped ones with windows from seconds to ten days, for two managers: 2,000 evaluations. Between two
+ticks requests come in as a busy gateway records them, a few of them late.
+"""
 
 from __future__ import annotations
 
-import os
+import random
+import re
+import statistics
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from alerts.rules import parse_rules
+from alerts.rules import Rule, parse_rules, read_rules
 from alerts.tick import Ticker
-from tests.alerts.world import START_MS, FakeClock, World, open_recorder
+from engine.core.events import RequestRecord
+from engine.durations import parse_duration
+from engine.recorder import Recorder
+from engine.shipped import shipped as shipped_file
+from tests.alerts.world import FakeClock, World, request
+from tests.benchmarks.measuring import say
+from tests.largestore import BUSY, SPARE, Shape, fill
 
-ROWS = int(os.environ.get("SWITCHGEAR_BENCH_ROWS", "10000000"))
-FOLDER = os.environ.get("SWITCHGEAR_BENCH_FOLDER")
-DAYS = float(os.environ.get("SWITCHGEAR_BENCH_DAYS", "2"))
+RULES = 1_000
 INTERVAL_S = 15.0
-WINDOWS = ("1m", "5m", "7m", "10m", "15m", "30m", "1h", "2h", "6h", "1d")
-CONDITIONS = (
-    'error_rate("{w}") > 0.{n:04d}1 && requests("{w}") > 20',
-    'error_rate("{w}", "primary") > 0.9{n:04d}',
-    'p95("{w}") > 3{n}.5',
-    'p99("{w}", "secondary") > 4{n} || ttft_p95("{w}") > 9{n}',
-    'failovers("{w}") > {n}',
-    'secondary_share("{w}") > 0.99{n:04d}',
-    'rate_limited("{w}") > 1000{n} || shed("{w}") > 999{n}',
-    'breaker_transitions("{w}") > 9{n} && auth_errors("{w}") > {n}',
-    'cost_usd("{w}") > 99999{n} || tokens("{w}") > 9999999999{n}',
-    'active_model == "secondary" && semantic_failures("{w}") > {n}',
-)
+A_SECOND = 60
+END_MS = 1_763_848_740_000
+"""A minute before a whole hour, at which most of what is kept is cut anew."""
+STRETCHES = (0.1, 0.5, 1, 1.5, 2, 3, 4, 8, 12, 40)
+TICK_MS = 200.0
+SHARE = 0.02
+FIRST_MS = 3_000.0
 
 
-def thousand_rules() -> str:
+def thousand_rules() -> tuple[Rule, ...]:
+    """The shipped rules again and again, each time with other windows, thresholds and durations."""
+    shipped = read_rules(shipped_file("alerts.toml")).rules
     texts = []
-    for n in range(1000):
-        condition = CONDITIONS[n % len(CONDITIONS)].format(w=WINDOWS[n // 10 % len(WINDOWS)], n=n)
-        texts.append(f"[[rules]]\nalert = \"Rule{n}\"\nexpr = '{condition}'\n")
-    return "".join(texts)
+    for n in range(RULES):
+        rule, turn = shipped[n % len(shipped)], n // len(shipped)
+        stretch = STRETCHES[turn % len(STRETCHES)]
+        condition = re.sub(
+            r'"(\d+[smhd])"', lambda found, by=stretch: f'"{parse_duration(found[1]) * by:g}s"', rule.expression.text
+        )
+        lines = [f'alert = "{rule.alert}{n}"', f"expr = '{condition} && {n} > 0'", f'for = "{turn}m"']
+        lines += [f'scope = "{rule.scope}"', "[rules.annotations]", 'summary = "{{ value }} since {{ since }}"']
+        texts.append("[[rules]]\n" + "\n".join(lines) + "\n")
+    parsed = parse_rules("".join(texts))
+    assert parsed.problems == ()
+    assert len(parsed.rules) == RULES
+    return parsed.rules
 
 
-FILL = """
-WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows),
-     r AS MATERIALIZED (
-         SELECT i, :now - CAST((:rows - i) * :span / :rows AS INTEGER) AS ts, abs(random()) % 1000 AS dice FROM n)
-INSERT INTO requests (id, ts_ms, manager, instance, epoch, active_role, role, model, status_code, outcome, code,
-    attempts, streamed, duration_ms, ttft_ms, overhead_us, input_tokens, output_tokens, cost_usd, finish_reason,
-    synthetic)
-SELECT printf('%032d', i), ts, 'chat', 'i', 1, 'primary', iif(dice < 900, 'primary', 'secondary'), 'm',
-    iif(dice % 100 = 7, 502, 200), iif(dice % 100 = 7, 'error', 'ok'), NULL, 1, 0, 200.0 + dice * dice / 100.0,
-    100.0 + dice, 10, 100, 50, 0.001, 'stop', 0 FROM r
-"""
-ATTEMPTS = """
-INSERT INTO attempts (request_id, n, ts_ms, manager, role, model, status_code, category, duration_ms, waited_ms,
-    breaker_state, usage_estimated, synthetic)
-SELECT id, 1, ts_ms, manager, role, model, status_code, iif(outcome = 'ok', 'ok', 'server_error'), duration_ms, 0,
-    'closed', 0, 0 FROM requests WHERE ts_ms > :since
-"""
-LATENCY = """
-INSERT INTO latency_minute (minute, manager, role, model, metric, outcome, bucket, n)
-SELECT ts_ms / 60000, manager, role, model, '{metric}', outcome, CAST(35 * log2({metric}_ms / 10) AS INTEGER) + 1,
-    count(*)
-FROM requests GROUP BY 1, 2, 3, 4, 6, 7
-"""
-ROLLUP = """
-INSERT INTO rollup_minute (minute, manager, role, model, status_code, outcome, code, failover_cause, synthetic, n,
-    attempts, duration_ms, overhead_us, input_tokens, output_tokens, cost_usd)
-SELECT ts_ms / 60000, manager, role, model, status_code, outcome, '', '', 0, count(*), count(*), sum(duration_ms),
-    sum(overhead_us), sum(input_tokens), sum(output_tokens), sum(cost_usd) FROM requests GROUP BY 1, 2, 3, 4, 5, 6
-"""
-TRIES = """
-INSERT INTO attempt_minute (minute, manager, role, model, category, synthetic, n, duration_ms, input_tokens,
-    output_tokens, cost_usd)
-SELECT minute, manager, role, model, iif(outcome = 'ok', 'ok', 'server_error'), 0, sum(n), sum(duration_ms), 0, 0, 0
-FROM rollup_minute GROUP BY 1, 2, 3, 4, 5
-"""
-SUMS = (ROLLUP, TRIES, LATENCY.format(metric="duration"), LATENCY.format(metric="ttft"))
+def traffic(until_ms: int, chance: random.Random) -> list[RequestRecord]:
+    """What was recorded since the last tick: every hundredth late, some failed, some from the other model."""
+    made = []
+    for _ in range(round(A_SECOND * INTERVAL_S)):
+        late = chance.choice((2_000, 20_000, 400_000)) if chance.random() < 0.01 else 0
+        role = "secondary" if chance.random() < 0.1 else "primary"
+        failed = chance.random() < 0.02
+        one = request(
+            until_ms - chance.randrange(round(INTERVAL_S * 1000)) - late,
+            role=role,
+            outcome="error" if failed else "ok",
+            status_code=503 if failed else 200,
+            duration_ms=chance.lognormvariate(7.5, 0.7),
+            ttft_ms=chance.lognormvariate(6, 0.5),
+            cost_usd=0.001,
+        )
+        made.append(replace(one, manager=chance.choice((BUSY, SPARE))))
+    return made
+
+
+@dataclass
+class Times:
+    """Milliseconds of ticks: by the clock on the wall, and of the evaluating thread alone."""
+
+    wall: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def tick(self, ticker: Ticker, rules: tuple[Rule, ...]) -> None:
+        wall, busy = time.perf_counter(), time.thread_time()
+        report = ticker.tick(rules)
+        self.wall.append((time.perf_counter() - wall) * 1000)
+        self.busy.append((time.thread_time() - busy) * 1000)
+        assert report.errors == {}
+
+
+def measure(path: Path, requests: int, ticks: int) -> Times:
+    """So many ticks after the first, which is the first of the times."""
+    recorder = Recorder(fill(path, Shape(requests, END_MS)))
+    world = World(recorder, FakeClock(END_MS))
+    world.beat("web-1/4711", {"primary": "closed", "secondary": "closed"})
+    ticker = Ticker(recorder, world.clock, [BUSY, SPARE], (), "https://x", "a")
+    rules, chance, times = thousand_rules(), random.Random(4), Times()
+    for _ in range(ticks + 1):
+        world.clock.pass_(INTERVAL_S)
+        world.record(*traffic(world.clock.wall_ms(), chance))
+        times.tick(ticker, rules)
+    recorder.close()
+    return times
+
+
+def judge(times: Times, requests: int, *, slack: float) -> None:
+    """Say what was measured and hold it to the target, with so much room for company on the machine."""
+    median, busy, mean = (f(t[1:]) for f, t in (
+        (statistics.median, times.wall), (statistics.median, times.busy), (statistics.fmean, times.busy)
+    ))  # fmt: skip
+    share = mean / (INTERVAL_S * 1000)
+    what = f"tick over {RULES:,} rules on {requests:,} requests"
+    say(what, f"{median:.0f} ms, worst {max(times.wall[1:]):.0f} ms", f"{TICK_MS:.0f} ms")
+    say("  processor time of the evaluating thread", f"{busy:.0f} ms, {share:.2%} of a core", f"{SHARE:.0%}")
+    say("  the first tick after a start", f"{times.wall[0]:.0f} ms", f"{FIRST_MS:.0f} ms")
+    assert busy < TICK_MS * slack
+    assert share < SHARE * slack
+    assert times.busy[0] < FIRST_MS * slack
+
+
+def test_a_tick_over_a_thousand_rules_is_no_matter_of_seconds(tmp_path: Path) -> None:
+    judge(measure(tmp_path / "alerts.db", 60_000, ticks=9), 60_000, slack=2)
 
 
 @pytest.mark.bench
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
+def test_a_tick_over_a_thousand_rules_on_a_million_requests_takes_less_than_200_ms(tmp_path: Path) -> None:
+    judge(measure(tmp_path / "alerts.db", 1_000_000, ticks=40), 1_000_000, slack=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
 def test_a_tick_over_a_thousand_rules_on_ten_million_requests_takes_less_than_200_ms(tmp_path: Path) -> None:
-    folder = Path(FOLDER or tmp_path)
-    fresh = not (folder / "switchgear.db").exists()
-    recorder = open_recorder(folder)
-    now = START_MS + 37_123
-    world = World(recorder, FakeClock(now))
-    if fresh:
-        span = int(DAYS * 86_400_000)
-        fill = {"rows": ROWS, "now": now, "span": span}
-        recorder.execute(lambda connection: connection.execute(FILL, fill)).result(1500)
-        recorder.execute(lambda c: c.execute(ATTEMPTS, {"since": now - 90_000_000})).result(600)
-        for statement in SUMS:
-            recorder.execute(lambda connection, text=statement: connection.execute(text)).result(600)  # type: ignore[misc]
-        world.agree("primary")
-        world.beat("i", {"primary": "closed", "secondary": "closed"})
-        recorder.execute(lambda connection: connection.execute("ANALYZE")).result(600)
-    rules = parse_rules(thousand_rules())
-    assert rules.problems == ()
-    ticker = Ticker(recorder, world.clock, ["chat"], (), "https://x", "a")
-    walls, busy = [], []
-    for _ in range(7):
-        world.clock.pass_(INTERVAL_S)
-        wall, cpu = time.perf_counter(), time.process_time()
-        report = ticker.tick(rules.rules)
-        walls.append((time.perf_counter() - wall) * 1000)
-        busy.append((time.process_time() - cpu) * 1000)
-    recorder.close()
-    assert report.errors == {}
-    median, worst, processor = sorted(walls)[3], max(walls), sorted(busy)[3]
-    print(f"\n{ROWS:,} requests, 1,000 rules: median {median:.0f} ms, worst {worst:.0f} ms,", end=" ")
-    print(f"processor {processor:.0f} ms: {processor / INTERVAL_S / 10:.2f} % of a core at {INTERVAL_S:g} s")
-    assert median < 200
-    assert processor / (INTERVAL_S * 1000) < 0.02
+    times = measure(tmp_path / "alerts.db", 10_000_000, ticks=240)
+    judge(times, 10_000_000, slack=1)
+    assert statistics.median(times.wall[1:]) < TICK_MS
