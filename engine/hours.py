@@ -1,10 +1,10 @@
 """Sums by the hour, made from the sums by the minute when an hour is over, so that a month is read in hundreds of rows.
 
 Guarantees: an hour is rolled up in one transaction, so a crash leaves it done or not done; doing it again changes
-nothing. `rolled_hours` names the hours whose sums hold. A record that is written late takes its hour off that list, in
-the record's own transaction (`engine.posting`): from then on the hour is read from its minutes again, and the next run
-rolls it up anew. So a reader that follows the list (`engine.queries.hours`) never miscounts, whether anybody rolls up
-or not.
+nothing. `rolled_hours` names the hours whose sums hold, with the bucket of their slowest request. A record that is
+written late takes its hour off that list, in the record's own transaction (`engine.posting`): from then on the hour is
+read from its minutes again, and the next run rolls it up anew. So a reader that follows the list
+(`engine.queries.hours`) never miscounts, whether anybody rolls up or not.
 
 Sums by the minute and by the hour are kept for ever.
 """
@@ -74,6 +74,12 @@ ROLLUPS = (
 
 _STATEMENTS = tuple(statement for rollup in ROLLUPS for statement in rollup.statements())
 
+_DONE = """
+INSERT OR REPLACE INTO rolled_hours (manager, hour, slowest)
+SELECT :manager, :hour, (
+    SELECT max(bucket) FROM latency_hour WHERE manager = :manager AND hour = :hour AND metric = 'duration')
+"""
+
 _DUE = """
 WITH RECURSIVE known (hour) AS (
     SELECT min(minute) / 60 FROM rollup_minute WHERE manager = :manager
@@ -110,7 +116,7 @@ def roll_up(connection: Connection, manager: str, hour: int) -> None:
     """
     for statement in _STATEMENTS:
         connection.execute(statement, {"manager": manager, "hour": hour})
-    connection.execute("INSERT OR IGNORE INTO rolled_hours VALUES (?, ?)", (manager, hour))
+    connection.execute(_DONE, {"manager": manager, "hour": hour})
 
 
 def roll_up_due(recorder: Recorder, *, now_ms: int, pause: Callable[[float], None] = time.sleep) -> int:

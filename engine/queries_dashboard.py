@@ -414,26 +414,22 @@ def _minutes_with(connection: Connection, where: RequestFilter, first: int, last
 
 def _units_with(connection: Connection, where: RequestFilter, unit: str, run: tuple[int, int], limit: int) -> list[int]:
     """The newest hours or minutes of a run with matching sums; stops reading when it has found enough."""
-    conditions, values = [], []
-    for column in _ROLLED_UP:
-        value = getattr(where, column)
-        if value is not None:
-            conditions.append(f"r.{column} = ?")
-            values.append(value)
-    matching = " AND ".join(["true", *conditions])
+    wanted = {column: getattr(where, column) for column in _ROLLED_UP if getattr(where, column) is not None}
+    values = list(wanted.values())
     if where.min_duration_ms is None:
-        source, labels = f"rollup_{unit} AS r", matching
+        source, conditions = f"rollup_{unit}", [f"r.{column} = ?" for column in wanted]
     else:
-        source = f"latency_{unit} AS r"
-        labels = "metric = 'duration' AND bucket >= ?"
-        if conditions:
-            labels += (
-                f" AND EXISTS (SELECT 1 FROM rollup_{unit} AS s WHERE s.manager = r.manager AND s.{unit} = r.{unit}"  # noqa: S608 - this module's own names
-                f" AND {matching.replace('r.', 's.')})"
-            )
+        hourly, minutely = ("rolled_hours", "slowest"), ("latency_minute", "metric = 'duration' AND bucket")
+        source, slow = hourly if unit == "hour" else minutely
+        conditions = [f"{slow} >= ?"]
         values = [bucket_of(where.min_duration_ms), *values]
+        if wanted:
+            labels = "".join(f" AND s.{column} = ?" for column in wanted)
+            same = f"s.manager = r.manager AND s.{unit} = r.{unit}{labels}"
+            conditions.append(f"EXISTS (SELECT 1 FROM rollup_{unit} AS s WHERE {same})")  # noqa: S608 - our own names
+    labels = "".join(f" AND {condition}" for condition in conditions)
     rows = connection.execute(
-        f"SELECT DISTINCT r.{unit} FROM {source} WHERE r.manager = ? AND r.{unit} >= ? AND r.{unit} < ? AND {labels}"  # noqa: S608 - as above
+        f"SELECT DISTINCT r.{unit} FROM {source} AS r WHERE r.manager = ? AND r.{unit} >= ? AND r.{unit} < ?{labels}"  # noqa: S608 - as above
         f" ORDER BY r.{unit} DESC LIMIT ?",
         [where.manager, *run, *values, limit],
     )

@@ -424,6 +424,7 @@ _HOURS = """
 CREATE TABLE rolled_hours (
     manager TEXT NOT NULL,
     hour INTEGER NOT NULL,
+    slowest INTEGER,
     PRIMARY KEY (manager, hour)
 ) STRICT, WITHOUT ROWID;
 
