@@ -103,14 +103,28 @@ def vet(url: str, *, allow_private: bool, timeout: float = CONNECT_TIMEOUT_S) ->
         raise Refused(msg)
     found = _resolve(parts.hostname, port or (443 if parts.scheme == "https" else 80), timeout)
     for text in found:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        if not allow_private and not is_public(address):
-            msg = f"{parts.hostname} leads to the private address {address}: set allow_private = true if that is meant"
-            raise Refused(msg)
-        if address.is_multicast or address.is_unspecified:
-            msg = f"{parts.hostname} leads to {address}, which is no host"
-            raise Refused(msg)
+        judge(parts.hostname, text, allow_private=allow_private)
     return parts, found
+
+
+def judge(host: str, text: str, *, allow_private: bool) -> None:
+    """Check one address.
+
+    Args:
+        host: Who it belongs to, for the message.
+        text: The address.
+        allow_private: Whether private ones are accepted.
+
+    Raises:
+        Refused: It is not one we connect to.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if not allow_private and not is_public(address):
+        msg = f"{host} leads to the private address {address}: set allow_private = true if that is meant"
+        raise Refused(msg)
+    if address.is_multicast or address.is_unspecified:
+        msg = f"{host} leads to {address}, which is no host"
+        raise Refused(msg)
 
 
 def _resolve(host: str, port: int, timeout: float) -> list[str]:

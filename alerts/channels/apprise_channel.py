@@ -1,13 +1,14 @@
 """Everything apprise knows (mail, chat, push), by its URLs; an optional extra, behind our outbox.
 
-Apprise opens its own connections, so the vetted address cannot be pinned as in `alerts.net`: where the URL names a host
-of its own, that host is vetted before each attempt.
+Apprise opens its own connections, so each message is sent by a process of its own that vets every address as it is
+connected to (`alerts.channels.apprise_process`), and that is ended when it takes too long.
 """
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 from alerts import net
@@ -18,6 +19,9 @@ SELF_HOSTED = tuple(
     name + ending for name in ("json", "xml", "form", "apprise", "gotify", "ntfy") for ending in ("", "s")
 )
 """Schemes whose host is the receiver itself; others name an account at a public service."""
+
+PROGRAM = "alerts.channels.apprise_process"
+TIMEOUT_S = net.TOTAL_TIMEOUT_S
 
 
 def render(notice: Notice) -> str:
@@ -38,10 +42,6 @@ def render(notice: Notice) -> str:
 
 def send(url: str, body: str, allow_private: bool) -> str | None:
     """Send by apprise; returns what went wrong, `None` for nothing."""
-    try:
-        apprise = import_module("apprise")
-    except ImportError:
-        return "apprise is not installed: pip install 'switchgear[apprise]'"
     parts = urlsplit(url)
     if parts.scheme in SELF_HOSTED and parts.hostname:
         secure = parts.scheme.endswith("s") and parts.scheme[:-1] in SELF_HOSTED
@@ -49,15 +49,22 @@ def send(url: str, body: str, allow_private: bool) -> str | None:
             net.vet(f"{'https' if secure else 'http'}://{parts.netloc.rpartition('@')[2]}", allow_private=allow_private)
         except (net.Refused, net.Unreachable) as error:
             return str(error)
+    order = {"url": url, "message": json.loads(body), "allow_private": allow_private}
     try:
-        sender = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False))
-        if not sender.add(url):
-            return "apprise does not understand the address: see https://appriseit.com/services/ for its form"
-        message = json.loads(body)
-        delivered = sender.notify(title=message["title"], body=message["body"], notify_type=message["type"])
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its words may hold the address
-        return f"apprise failed with {type(error).__name__}"
-    return None if delivered else "apprise could not deliver it"
+        done = subprocess.run(  # noqa: S603 - our own program; the address goes in by its input
+            [sys.executable, "-P", "-m", PROGRAM],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        error_text = json.loads(done.stdout.splitlines()[-1])["error"]
+    except subprocess.TimeoutExpired:
+        return f"apprise did not come to an end within {TIMEOUT_S:g} s"
+    except (OSError, ValueError, IndexError, KeyError):
+        return "apprise broke off"
+    return None if error_text is None else str(error_text)
 
 
 CHANNEL = Channel("apprise", render, send=send)
