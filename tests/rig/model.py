@@ -1,7 +1,7 @@
 """A model that answers at once, as cheaply as a process can: `python -m tests.rig.model PORT`.
 
 It speaks just enough of OpenAI's wire format. Two fields of the body, which proxies pass through, say how a stream
-goes: `events` (how many text events) and `pause` (seconds before each).
+goes: `events` (how many text events) and `pause` (seconds before each, and before an answer that is not a stream).
 """
 
 from __future__ import annotations
@@ -73,9 +73,11 @@ class _Connection(asyncio.Protocol):
                 return
             body = self._waiting[end + 4 : end + 4 + length]
             self._waiting = self._waiting[end + 4 + length :]
-            wanted = json.loads(body) if b'"stream"' in body else {}
-            if not wanted.get("stream"):
+            wanted = json.loads(body) if b'"stream"' in body or b'"pause"' in body else {}
+            if not wanted:
                 self._transport.write(WHOLE)
+            elif not wanted.get("stream"):
+                asyncio.get_running_loop().call_later(float(wanted.get("pause", 0.0)), self._transport.write, WHOLE)
             else:
                 self._task = asyncio.ensure_future(
                     self._stream(int(wanted.get("events", 10)), float(wanted.get("pause", 0.0)))
