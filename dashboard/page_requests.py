@@ -35,8 +35,9 @@ class Stretch:
 
     @property
     def bin_minutes(self) -> int:
-        """Length of a bar, minutes."""
-        return max(1, round((self.end_ms - self.start_ms) / MINUTE_MS / BARS))
+        """Length of a bar, minutes; whole hours from an hour on, because sums of hours are read much faster."""
+        minutes = (self.end_ms - self.start_ms) / MINUTE_MS / BARS
+        return max(1, round(minutes)) if minutes < 60 else 60 * round(minutes / 60)
 
 
 @page

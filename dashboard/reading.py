@@ -164,7 +164,7 @@ def read_past(
         now_ms: Wall time.
         span_ms: How far back.
         bin_minutes: Length of a bin; whole hours are read much faster.
-        sums_only: Leave out what only ribbons show: attempts, breakers, acts and alerts.
+        sums_only: Leave out what only ribbons show: attempts, breakers, acts, alerts, and which model answered.
     """
     size = bin_minutes * MINUTE_MS
     start = (now_ms - span_ms) // size * size
@@ -183,7 +183,9 @@ def read_past(
         to_ms=now_ms,
         bin_minutes=bin_minutes,
         manager=manager,
-        traffic=queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
+        traffic=_ended(connection, manager, start, now_ms, size)
+        if sums_only
+        else queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
         tries=() if sums_only else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
@@ -191,6 +193,18 @@ def read_past(
         acts=events(EventKind.OVERRIDE),
         alerts=events(EventKind.ALERT),
     )
+
+
+def _ended(connection: Connection, manager: str, start_ms: int, now_ms: int, size: int) -> list[TrafficPoint]:
+    """How requests ended, by bin and not by model."""
+    starts = range(start_ms, now_ms, size)
+    found = ask.span_ends(connection, manager, [(at, min(at + size, now_ms + 1) - 1) for at in starts])
+    return [
+        TrafficPoint(at, "", "", outcome, n, n if outcome == "error" else 0, 0.0, 0, 0.0)
+        for at, ends in zip(starts, found, strict=True)
+        for outcome, n in zip(("ok", "error", "shed"), ends, strict=True)
+        if n
+    ]
 
 
 def _agreement(connection: Connection, manager: str) -> tuple[Document | None, int]:

@@ -19,6 +19,9 @@ from engine.sqlite import Connection
 PROBE_SCAN = 2000
 """Most requests that are looked through for probes; the answer is about the last moments only."""
 
+SUCCESS_SCAN = 100
+"""Most deliveries that are looked through for the last success: they do not succeed in the order they were made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -142,23 +145,38 @@ def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, i
     Returns:
         As many sums, in the same order.
     """
+    where = _spans(connection, manager, spans)
+    ended = _ends(connection, where, len(spans))
+    rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
+    failures: list[dict[str, int]] = [{} for _ in spans]
+    for place, category, n in connection.execute(_SPAN_FAILURES, where):
+        failures[place][category] = n
+    return [
+        SpanSums(*ends, rescued=rescued.get(place, 0), failures=failures[place]) for place, ends in enumerate(ended)
+    ]
+
+
+def span_ends(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """How callers' requests ended in many stretches: answered, failed, shed; arguments as of `span_sums`."""
+    return _ends(connection, _spans(connection, manager, spans), len(spans))
+
+
+def _ends(connection: Connection, where: Mapping[str, str], count: int) -> list[tuple[int, int, int]]:
+    found = {
+        place: (answered, failed, shed) for place, answered, failed, shed in connection.execute(_SPAN_ENDED, where)
+    }
+    return [found.get(place, (0, 0, 0)) for place in range(count)]
+
+
+def _spans(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """The stretches as runs of hours and of minutes, each with its place."""
     hours: list[tuple[int, int, int]] = []
     minutes: list[tuple[int, int, int]] = []
     for place, (start_ms, end_ms) in enumerate(spans):
         cut = pieces(connection, manager, start_ms // MINUTE_MS, end_ms // MINUTE_MS + 1)
         hours += [(place, *run) for run in cut.hours]
         minutes += [(place, *run) for run in cut.minutes]
-    where = {"manager": manager, "hours": json.dumps(hours), "minutes": json.dumps(minutes)}
-    ended = {row[0]: row[1:] for row in connection.execute(_SPAN_ENDED, where)}
-    rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
-    failures: list[dict[str, int]] = [{} for _ in spans]
-    for place, category, n in connection.execute(_SPAN_FAILURES, where):
-        failures[place][category] = n
-    found = []
-    for place in range(len(spans)):
-        answered, failed, shed = ended.get(place, (0, 0, 0))
-        found.append(SpanSums(answered, failed, shed, rescued.get(place, 0), failures[place]))
-    return found
+    return {"manager": manager, "hours": json.dumps(hours), "minutes": json.dumps(minutes)}
 
 
 def _by_span(columns: str, by_hour: str, by_minute: str, condition: str) -> str:
@@ -289,14 +307,15 @@ def notifications(
     Returns:
         The rows and the cursor of the next page, `None` at the end.
     """
+    chosen = {"receiver = ?": receiver, "state = ?": state, "seq < ?": before}
+    wanted = {condition: value for condition, value in chosen.items() if value is not None}
     rows = connection.execute(
-        """
+        f"""
         SELECT seq, id, created_ms, receiver, kind, state, attempts, next_attempt_ms, delivered_ms, last_status,
             last_error, body FROM outbox
-        WHERE (? IS NULL OR receiver = ?) AND (? IS NULL OR state = ?) AND (? IS NULL OR seq < ?)
-        ORDER BY seq DESC LIMIT ?
-        """,
-        (receiver, receiver, state, state, before, before, limit + 1),
+        WHERE {" AND ".join(["true", *wanted])} ORDER BY seq DESC LIMIT ?
+        """,  # noqa: S608 - this function's own conditions
+        [*wanted.values(), limit + 1],
     ).fetchall()
     page = [Notification(*row[1:]) for row in rows[:limit]]
     return page, rows[limit - 1][0] if len(rows) > limit else None
@@ -321,19 +340,41 @@ def notification(connection: Connection, notification_id: str) -> tuple[Notifica
 
 def receivers(connection: Connection) -> list[ReceiverSums]:
     """Every receiver something was ever addressed to."""
-    sums = connection.execute(
+    names = connection.execute(
         """
-        SELECT receiver, sum(state = 'delivered'), sum(state IN ('pending', 'leased')), sum(state = 'dead'),
-            max(delivered_ms) FROM outbox GROUP BY receiver ORDER BY receiver
+        WITH RECURSIVE known (name) AS (
+            SELECT min(receiver) FROM outbox
+            UNION ALL
+            SELECT (SELECT min(receiver) FROM outbox WHERE receiver > name) FROM known WHERE name IS NOT NULL
+        )
+        SELECT name FROM known WHERE name IS NOT NULL
         """
     ).fetchall()
-    found = []
-    for receiver, delivered, pending, dead, success in sums:
-        failed = connection.execute(
-            "SELECT last_error FROM outbox WHERE receiver = ? AND state = 'dead' ORDER BY seq DESC LIMIT 1", (receiver,)
-        ).fetchone()
-        found.append(ReceiverSums(receiver, delivered, pending, dead, success, failed[0] if failed else None))
-    return found
+    return [_receiver(connection, name) for (name,) in names]
+
+
+def _receiver(connection: Connection, name: str) -> ReceiverSums:
+    counts = dict(
+        connection.execute("SELECT state, count(*) FROM outbox WHERE receiver = ? GROUP BY state", (name,)).fetchall()
+    )
+    (success,) = connection.execute(
+        """
+        SELECT max(delivered_ms) FROM (
+            SELECT delivered_ms FROM outbox WHERE receiver = ? AND state = 'delivered' ORDER BY seq DESC LIMIT ?)
+        """,
+        (name, SUCCESS_SCAN),
+    ).fetchone()
+    failed = connection.execute(
+        "SELECT last_error FROM outbox WHERE receiver = ? AND state = 'dead' ORDER BY seq DESC LIMIT 1", (name,)
+    ).fetchone()
+    return ReceiverSums(
+        name,
+        counts.get("delivered", 0),
+        counts.get("pending", 0) + counts.get("leased", 0),
+        counts.get("dead", 0),
+        success,
+        failed[0] if failed else None,
+    )
 
 
 def leases(connection: Connection) -> list[Lease]:

@@ -495,6 +495,9 @@ CREATE TABLE latency_hour (
     n INTEGER NOT NULL,
     PRIMARY KEY (manager, hour, metric, role, model, outcome, bucket)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX overrides_by_time ON overrides (ts_ms);
+CREATE INDEX agreements_of_all_by_time ON agreements (ts_ms);
 """
 
 
@@ -513,7 +516,10 @@ def m002_canary_results(db: sqlite_utils.Database) -> None:
 
 
 def m003_hours(db: sqlite_utils.Database) -> None:
-    """Sums by the hour; those of a history that is there already are caught up with while Switchgear serves."""
+    """Sums by the hour; those of a history that is there already are caught up with while Switchgear serves.
+
+    And two indexes for the timeline of all managers.
+    """
     for statement in _statements(_HOURS):
         db.execute(statement)
 

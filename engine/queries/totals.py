@@ -71,7 +71,8 @@ def mark(connection: Connection, name: str) -> int | None:
 def outbox_pending(connection: Connection) -> dict[str, int]:
     """Notifications that wait for delivery, by receiver."""
     rows = connection.execute(
-        "SELECT receiver, count(*) FROM outbox WHERE state IN ('pending', 'leased') GROUP BY receiver"
+        "SELECT receiver, count(*) FROM outbox INDEXED BY outbox_due WHERE state IN ('pending', 'leased')"
+        " GROUP BY receiver"
     )
     return {receiver: int(n) for receiver, n in rows}
 
