@@ -11,11 +11,10 @@ from dashboard.happenings import Happening, happenings
 from dashboard.situation import Health
 from dashboard.times import DAY_MS, MINUTE_MS
 from engine import incidents, queries
-from engine import queries_dashboard as ask
 from engine.core.outcomes import RULES, Category, Effect
 from engine.incidents import Ending, Incident
 from engine.queries import AttemptPoint, Event, EventKind, LatencyPoint, TrafficPoint
-from engine.queries_dashboard import SpanSums
+from engine.queries.spans import SpanSums, span_sums
 from engine.sqlite import Connection
 
 EVENTS_MOST: Final = 5000
@@ -109,7 +108,7 @@ def read_incidents(connection: Connection, manager: str, now_ms: int, span_ms: i
 def read_lines(connection: Connection, manager: str, found: Sequence[Incident], now_ms: int) -> list[Line]:
     """Incidents with what callers noticed of them, all read at once."""
     spans = [(one.start_ms, one.end_ms if one.end_ms is not None else now_ms) for one in found]
-    sums = ask.span_sums(connection, manager, spans)
+    sums = span_sums(connection, manager, spans)
     return [_line(incident, sum_) for incident, sum_ in zip(found, sums, strict=True)]
 
 

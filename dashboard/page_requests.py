@@ -15,9 +15,9 @@ from dashboard.markup import Child, div, join, link, span
 from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number
 from dashboard.waterfall import outcome_badge, story, waterfall
 from engine import queries
-from engine import queries_dashboard as ask
 from engine.core.outcomes import Cause
 from engine.queries import RequestDetail, RequestFilter, RequestPage, RequestRow, TrafficPoint
+from engine.queries.search import filtered_requests
 from engine.sqlite import Connection
 
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080}
@@ -63,7 +63,7 @@ def requests() -> None:
                     limit=50,
                 ).events
             ),
-            ask.filtered_requests(
+            filtered_requests(
                 connection,
                 start_ms=stretch.start_ms,
                 end_ms=stretch.end_ms,

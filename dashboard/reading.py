@@ -19,6 +19,7 @@ from engine.fleet.view import FleetState
 from engine.overview import fleet
 from engine.percentiles import quantile
 from engine.queries import AttemptPoint, CanaryResult, EventKind, InstanceRow, TrafficPoint
+from engine.queries.spans import span_ends
 from engine.sqlite import Connection
 
 ROLES = ("primary", "secondary")
@@ -198,7 +199,7 @@ def read_past(
 def _ended(connection: Connection, manager: str, start_ms: int, now_ms: int, size: int) -> list[TrafficPoint]:
     """How requests ended, by bin and not by model."""
     starts = range(start_ms, now_ms, size)
-    found = ask.span_ends(connection, manager, [(at, min(at + size, now_ms + 1) - 1) for at in starts])
+    found = span_ends(connection, manager, [(at, min(at + size, now_ms + 1) - 1) for at in starts])
     return [
         TrafficPoint(at, "", "", outcome, n, n if outcome == "error" else 0, 0.0, 0, 0.0)
         for at, ends in zip(starts, found, strict=True)

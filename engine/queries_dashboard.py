@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from engine.ledger import MINUTE_MS
-from engine.percentiles import bucket_of
-from engine.queries import RequestFilter, RequestPage, RequestRow, requests
-from engine.queries.hours import HOUR, pieces
 from engine.sqlite import Connection
 
 PROBE_SCAN = 2000
@@ -113,98 +110,6 @@ class Lease:
     owner: str
     updated_ms: int
     ttl_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpanSums:
-    """What callers noticed in one stretch of time, its first and last minute included.
-
-    Attributes:
-        answered: Callers' requests that got an answer.
-        failed: Those that ended with an error of status 500 or more.
-        shed: Those that were refused.
-        rescued: Those answered by the other model than the active one.
-        failures: Attempts that did not succeed by category, those of probes and canaries included.
-    """
-
-    answered: int = 0
-    failed: int = 0
-    shed: int = 0
-    rescued: int = 0
-    failures: Mapping[str, int] = field(default_factory=dict)
-
-
-def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[SpanSums]:
-    """Sums of many stretches at once, each `(start_ms, end_ms)`; they may overlap.
-
-    Args:
-        connection: Of `Store.reader()`.
-        manager: Whose.
-        spans: The stretches, milliseconds UTC.
-
-    Returns:
-        As many sums, in the same order.
-    """
-    where = _spans(connection, manager, spans)
-    ended = _ends(connection, where, len(spans))
-    rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
-    failures: list[dict[str, int]] = [{} for _ in spans]
-    for place, category, n in connection.execute(_SPAN_FAILURES, where):
-        failures[place][category] = n
-    return [
-        SpanSums(*ends, rescued=rescued.get(place, 0), failures=failures[place]) for place, ends in enumerate(ended)
-    ]
-
-
-def span_ends(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """How callers' requests ended in many stretches: answered, failed, shed; arguments as of `span_sums`."""
-    return _ends(connection, _spans(connection, manager, spans), len(spans))
-
-
-def _ends(connection: Connection, where: Mapping[str, str], count: int) -> list[tuple[int, int, int]]:
-    found = {
-        place: (answered, failed, shed) for place, answered, failed, shed in connection.execute(_SPAN_ENDED, where)
-    }
-    return [found.get(place, (0, 0, 0)) for place in range(count)]
-
-
-def _spans(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """The stretches as runs of hours and of minutes, each with its place."""
-    hours: list[tuple[int, int, int]] = []
-    minutes: list[tuple[int, int, int]] = []
-    for place, (start_ms, end_ms) in enumerate(spans):
-        cut = pieces(connection, manager, start_ms // MINUTE_MS, end_ms // MINUTE_MS + 1)
-        hours += [(place, *run) for run in cut.hours]
-        minutes += [(place, *run) for run in cut.minutes]
-    return {"manager": manager, "hours": json.dumps(hours), "minutes": json.dumps(minutes)}
-
-
-def _by_span(columns: str, by_hour: str, by_minute: str, condition: str) -> str:
-    """Rows of both sorts of sums, each with the place of its span."""
-    return f"""
-        SELECT run.value ->> 0 AS place, {columns} FROM json_each(:hours) AS run CROSS JOIN {by_hour}
-        WHERE manager = :manager AND hour >= run.value ->> 1 AND hour < run.value ->> 2 AND {condition}
-        UNION ALL
-        SELECT run.value ->> 0, {columns} FROM json_each(:minutes) AS run CROSS JOIN {by_minute}
-        WHERE manager = :manager AND minute >= run.value ->> 1 AND minute < run.value ->> 2 AND {condition}
-    """  # noqa: S608 - this module's own names
-
-
-_SPAN_ENDED = f"""
-    SELECT place, sum(iif(outcome = 'ok', n, 0)), sum(iif(outcome = 'error' AND status_code >= 500, n, 0)),
-        sum(iif(outcome = 'shed', n, 0))
-    FROM ({_by_span("outcome, status_code, n", "rollup_hour", "rollup_minute", "synthetic = 0")})
-    GROUP BY place
-"""  # noqa: S608 - as above
-_SPAN_RESCUED = f"""
-    SELECT place, sum(n) FROM ({_by_span("n", "failover_hour", "failover_minute", "scope = 'request'")})
-    GROUP BY place
-"""  # noqa: S608 - as above
-_SPAN_FAILURES = f"""
-    SELECT place, category, sum(n)
-    FROM ({_by_span("category, n", "attempt_hour", "attempt_minute", "category NOT IN ('ok', 'cancelled')")})
-    GROUP BY place, category
-"""  # noqa: S608 - as above
 
 
 def latency_by_role(
@@ -387,91 +292,3 @@ def last_mark(connection: Connection) -> int | None:
     """When alert rules were evaluated last, milliseconds UTC."""
     row = connection.execute("SELECT max(ts_ms) FROM marks WHERE name LIKE 'evaluat%'").fetchone()
     return None if row[0] is None else int(row[0])
-
-
-PLACES_SCANNED = 120
-"""Most minutes, and most hours, that one page of filtered requests looks into; the next page goes on from there."""
-
-_ROLLED_UP = ("role", "model", "outcome", "status_code", "code", "failover_cause", "synthetic")
-
-
-def filtered_requests(
-    connection: Connection,
-    *,
-    start_ms: int,
-    end_ms: int,
-    where: RequestFilter,
-    before: tuple[int, str] | None = None,
-    limit: int = 50,
-) -> RequestPage:
-    """One page of one manager's requests, newest first, at a cost that does not grow with those that do not match.
-
-    The sums by minute say in which minutes there are matching requests; only those minutes' rows are read.
-
-    Args:
-        connection: Of `Store.reader()`.
-        start_ms: Milliseconds UTC; `(start_ms, end_ms]` as in `engine.queries.requests`.
-        end_ms: Milliseconds UTC.
-        where: What to look for; names a manager.
-        before: The cursor of the page before.
-        limit: Requests a page.
-    """
-    if where == RequestFilter(manager=where.manager):
-        return requests(connection, start_ms=start_ms, end_ms=end_ms, where=where, before=before, limit=limit)
-    last_ms = min(end_ms, before[0]) if before else end_ms
-    found: list[RequestRow] = []
-    minutes, beyond = _minutes_with(connection, where, start_ms // MINUTE_MS, last_ms // MINUTE_MS + 1)
-    for minute in minutes:
-        first, last = max(start_ms, minute * MINUTE_MS - 1), min(end_ms, minute * MINUTE_MS + MINUTE_MS - 1)
-        wanted = limit + 1 - len(found)
-        found += requests(connection, start_ms=first, end_ms=last, where=where, before=before, limit=wanted).requests
-        if len(found) > limit:
-            return RequestPage(found[:limit], found[limit - 1].cursor)
-    return RequestPage(found, None if beyond is None else (beyond * MINUTE_MS, ""))
-
-
-def _minutes_with(connection: Connection, where: RequestFilter, first: int, last: int) -> tuple[list[int], int | None]:
-    """The newest minutes of `[first, last)` in which the sums know of matching requests.
-
-    The sums by the hour say first in which hours to look. Given too is the minute to go on before when there may be
-    more, `None` when there are not.
-    """
-    cut = pieces(connection, str(where.manager), first, last)
-    hours: list[int] = []
-    for run in reversed(cut.hours):
-        hours += _units_with(connection, where, "hour", run, PLACES_SCANNED - len(hours))
-        if len(hours) == PLACES_SCANNED:
-            break
-    floor = hours[-1] * HOUR if len(hours) == PLACES_SCANNED else first
-    minutes: list[int] = []
-    for low, high in sorted([*cut.minutes, *((hour * HOUR, hour * HOUR + HOUR) for hour in hours)], reverse=True):
-        if high <= floor:
-            break
-        minutes += _units_with(connection, where, "minute", (max(low, floor), high), PLACES_SCANNED - len(minutes))
-        if len(minutes) == PLACES_SCANNED:
-            return minutes, minutes[-1]
-    return minutes, floor if floor > first else None
-
-
-def _units_with(connection: Connection, where: RequestFilter, unit: str, run: tuple[int, int], limit: int) -> list[int]:
-    """The newest hours or minutes of a run with matching sums; stops reading when it has found enough."""
-    wanted = {column: getattr(where, column) for column in _ROLLED_UP if getattr(where, column) is not None}
-    values = list(wanted.values())
-    if where.min_duration_ms is None:
-        source, conditions = f"rollup_{unit}", [f"r.{column} = ?" for column in wanted]
-    else:
-        hourly, minutely = ("rolled_hours", "slowest"), ("latency_minute", "metric = 'duration' AND bucket")
-        source, slow = hourly if unit == "hour" else minutely
-        conditions = [f"{slow} >= ?"]
-        values = [bucket_of(where.min_duration_ms), *values]
-        if wanted:
-            labels = "".join(f" AND s.{column} = ?" for column in wanted)
-            same = f"s.manager = r.manager AND s.{unit} = r.{unit}{labels}"
-            conditions.append(f"EXISTS (SELECT 1 FROM rollup_{unit} AS s WHERE {same})")  # noqa: S608 - our own names
-    labels = "".join(f" AND {condition}" for condition in conditions)
-    rows = connection.execute(
-        f"SELECT DISTINCT r.{unit} FROM {source} AS r WHERE r.manager = ? AND r.{unit} >= ? AND r.{unit} < ?{labels}"  # noqa: S608 - as above
-        f" ORDER BY r.{unit} DESC LIMIT ?",
-        [where.manager, *run, *values, limit],
-    )
-    return [row[0] for row in rows]

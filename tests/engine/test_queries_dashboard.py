@@ -17,6 +17,8 @@ from engine import queries
 from engine import queries_dashboard as ask
 from engine.hours import roll_up_due
 from engine.queries import RequestFilter
+from engine.queries.search import filtered_requests
+from engine.queries.spans import SpanSums, span_sums
 from engine.recorder import Recorder
 from engine.sqlite import Connection
 from engine.store import Store
@@ -66,7 +68,7 @@ def test_pages_of_filtered_requests_are_all_of_them_once(
     found: list[str] = []
     cursor = None
     while True:
-        page = ask.filtered_requests(connection, start_ms=start, end_ms=now_ms, where=where, before=cursor, limit=37)
+        page = filtered_requests(connection, start_ms=start, end_ms=now_ms, where=where, before=cursor, limit=37)
         found += [row.id for row in page.requests]
         cursor = page.next
         if cursor is None:
@@ -77,13 +79,13 @@ def test_pages_of_filtered_requests_are_all_of_them_once(
 def test_a_filter_that_sums_cannot_tell_apart_goes_on_to_the_next_page(
     connection: Connection, now_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "PLACES_SCANNED", 3)
+    monkeypatch.setattr("engine.queries.search.PLACES_SCANNED", 3)
     where = RequestFilter(MANAGER, outcome="error", min_duration_ms=2_500.0)
     everything = queries.requests(connection, start_ms=now_ms - DAY, end_ms=now_ms, where=where, limit=5000)
     found: list[str] = []
     before, pages = None, 0
     while True:
-        page = ask.filtered_requests(connection, start_ms=now_ms - DAY, end_ms=now_ms, where=where, before=before)
+        page = filtered_requests(connection, start_ms=now_ms - DAY, end_ms=now_ms, where=where, before=before)
         found += [row.id for row in page.requests]
         pages += 1
         if page.next is None:
@@ -101,7 +103,7 @@ def test_sums_of_spans_are_those_of_their_minutes(connection: Connection, now_ms
         (now_ms - 90 * minute, now_ms),
         (now_ms + 5 * minute, now_ms + 6 * minute),
     ]
-    found = ask.span_sums(connection, MANAGER, spans)
+    found = span_sums(connection, MANAGER, spans)
     assert len(found) == len(spans)
     for (start_ms, end_ms), sums in zip(spans, found, strict=True):
         traffic = queries.traffic_series(connection, MANAGER, start_ms, end_ms)
@@ -118,7 +120,7 @@ def test_sums_of_spans_are_those_of_their_minutes(connection: Connection, now_ms
         assert sums.rescued == rescued
     assert found[0].answered > 0
     assert found[0].rescued > 0
-    assert found[-1] == ask.SpanSums()
+    assert found[-1] == SpanSums()
 
 
 def test_probes_are_tries_of_the_model_that_does_not_serve(connection: Connection, now_ms: int) -> None:

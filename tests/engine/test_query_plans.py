@@ -17,6 +17,8 @@ from engine import hours, queries
 from engine import queries_dashboard as ask
 from engine.config import Config
 from engine.queries import EventKind, RequestFilter, Window
+from engine.queries.search import filtered_requests
+from engine.queries.spans import span_sums
 from engine.sqlite import Connection
 from engine.store import Store
 from tests.engine.records import NOON
@@ -61,9 +63,9 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "agreement": lambda c: queries.agreement(c, BUSY),
     "canary_results": lambda c: queries.canary_results(c, BUSY, MONTH, NOON),
     "latest_canaries": lambda c: queries.latest_canaries(c, BUSY, since_ms=NOON - DAY),
-    "filtered_requests, slow": lambda c: ask.filtered_requests(c, start_ms=MONTH, end_ms=NOON, where=SLOW),
-    "filtered_requests, shed": lambda c: ask.filtered_requests(c, start_ms=MONTH, end_ms=NOON, where=SHED),
-    "span_sums": lambda c: ask.span_sums(c, BUSY, [(MONTH, NOON), (NOON - DAY, NOON)]),
+    "filtered_requests, slow": lambda c: filtered_requests(c, start_ms=MONTH, end_ms=NOON, where=SLOW),
+    "filtered_requests, shed": lambda c: filtered_requests(c, start_ms=MONTH, end_ms=NOON, where=SHED),
+    "span_sums": lambda c: span_sums(c, BUSY, [(MONTH, NOON), (NOON - DAY, NOON)]),
     "latency_by_role": lambda c: ask.latency_by_role(c, BUSY, "duration", NOON - DAY, NOON),
     "probes": lambda c: ask.probes(c, BUSY, "secondary", NOON - 600_000),
     "alert_rows": ask.alert_rows,
