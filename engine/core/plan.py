@@ -14,7 +14,7 @@ generator at any point gives back what it holds: a breaker's permit, a send slot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
@@ -26,6 +26,7 @@ from engine.core.effects import (
     Continuation,
     Effects,
     Emit,
+    Event,
     ModelRefused,
     Outcome,
     PlanRequest,
@@ -87,6 +88,11 @@ def plan(
 
 class _Life:
     """The state of one request while its plan runs."""
+
+    __slots__ = (
+        "asked", "board", "hop_needs", "needs", "now", "patience", "policy", "refusals", "resumable", "rng", "shown",
+        "verdict", "waited", "why",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -160,15 +166,18 @@ class _Life:
         tries = 0
         continuation = self._continuation(line)
         while True:
-            slot = None
-            if not self._shut(line):
-                slot = line.throttle.take(self.now) or (yield from self._slot(line, other))
+            slot, shut = None, self._shut(line)
+            free = not shut and line.throttle.take(self.now)
+            if not shut and not free:
+                slot = yield from self._slot(line, other)
                 if slot is None:
                     return False
             answer, moved = line.breaker.ask(self.now, self.rng())
-            if moved:
-                yield from self._emit(hop.role, moved)
+            for one in moved:
+                yield Emit(BreakerMoved(hop.role, one))
             if isinstance(answer, Denied):
+                if free:
+                    line.throttle.give_back(self.now)
                 if slot is not None:
                     line.throttle.release(slot)
                 retry_at = answer.retry_at or self.board.force_ends(hop.role)
@@ -337,7 +346,8 @@ class _Life:
         self.shown, self.resumable = self.shown or outcome.shown, outcome.resumable
         if outcome.delivered_tokens:
             self.hop_needs = self.needs.after(outcome.delivered_tokens)
-        yield from self._learn(line, hop, permit, attempt, outcome)
+        for event in self._learn(line, hop, permit, attempt, outcome):
+            yield Emit(event)
         return outcome
 
     def _limits(self, line: Line, *, probe: bool) -> tuple[Limits, bool]:
@@ -356,9 +366,10 @@ class _Life:
         permit: Permit | None,
         attempt: Attempt,
         outcome: Outcome,
-    ) -> Effects[None]:
-        """Tell breaker, throttle and ramp what came of an attempt."""
+    ) -> Sequence[Event]:
+        """Tell breaker, throttle and ramp what came of an attempt; returns what is worth recording."""
         category, failure = outcome.category, outcome.failure
+        events: list[Event] = []
         rule = RULES[category]
         effect = self._effect(line, attempt, outcome)
         judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
@@ -372,7 +383,7 @@ class _Life:
                 request_id=self.asked.request.id,
                 votes=rule.votes or effect is Effect.OK,
             )
-            yield from self._emit(line.role, moved)
+            events += [BreakerMoved(line.role, one) for one in moved]
         retry_after = failure.retry_after if failure is not None else None
         if category is Category.RATE_LIMITED:
             line.throttle.limited(self.now, retry_after, self.rng())
@@ -383,16 +394,17 @@ class _Life:
                 line.calibration.learn(self.hop_needs.input_tokens, outcome.completion.usage.input_tokens)
         elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
             refused = line.refuse(category, self.now, retry_after)
-            yield Emit(ModelRefused(line.role, category, refused.until))
+            events.append(ModelRefused(line.role, category, refused.until))
         elif retry_after is not None and effect is Effect.FAILURE:
             line.breaker.extend(self.now + retry_after, self.now)
         if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL:
             self.board.sample(ok=effect is Effect.OK, now=self.now)
             if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
                 tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)
-                yield from self._emit(line.role, tripped)
+                events += [BreakerMoved(line.role, one) for one in tripped]
         if self.asked.canary:
-            yield from self._judge(line, category)
+            events += [BreakerMoved(line.role, one) for one in self._judge(line, category)]
+        return events
 
     def _effect(self, line: Line, attempt: Attempt, outcome: Outcome) -> Effect:
         """What an outcome means to the breaker."""
@@ -403,11 +415,11 @@ class _Life:
             return Effect.NEUTRAL  # another canary still fails, so this one does not make the model well again
         return effect
 
-    def _judge(self, line: Line, category: Category) -> Effects[None]:
+    def _judge(self, line: Line, category: Category) -> tuple[Transition, ...]:
         """Take in what a canary found, unless it got no answer."""
         if category not in (Category.OK, Category.SEMANTIC):
-            return
-        found = self.board.judged(
+            return ()
+        return self.board.judged(
             line.role,
             self.asked.canary,
             passed=category is Category.OK,
@@ -415,7 +427,6 @@ class _Life:
             rand=self.rng(),
             request_id=self.asked.request.id,
         )
-        yield from self._emit(line.role, found)
 
     def _again(self, line: Line, outcome: Outcome, tries: int) -> Effects[bool]:
         """Whether the same model is asked once more; waits out the backoff."""
@@ -465,7 +476,3 @@ class _Life:
         verdict.completion = verdict.tried[-1].outcome.completion
         if hop.role is not verdict.active:
             verdict.cause = hop.cause or self.why
-
-    def _emit(self, role: Role, moved: tuple[Transition, ...]) -> Effects[None]:
-        for transition in moved:
-            yield Emit(BreakerMoved(role, transition))

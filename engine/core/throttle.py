@@ -126,20 +126,20 @@ class Throttle:
             insort(self._stated, at)
         return slot
 
-    def take(self, now: float) -> Slot | None:
-        """Take and use a slot at once, which is all there is to do while nothing limits the model.
+    def take(self, now: float) -> bool:
+        """Send at once, which is all there is to do while nothing limits the model.
 
         Returns:
-            The slot; `None`, and nothing is taken, when a limit, a cap or a gate has a say: `reserve` one then.
+            Whether it may be sent, and is counted; `False` when a limit, a cap or a gate has a say: `reserve` a slot.
         """
         if self.cap is not None or self._limit is not None or (self.gate_until is not None and now < self.gate_until):
-            return None
-        self._forget(now)
-        slot = Slot(now, self._next_id)
-        self._next_id += 1
-        self._used[slot.id] = now
+            return False
         self._sends.add(now)
-        return slot
+        return True
+
+    def give_back(self, now: float) -> None:
+        """What was just taken was not sent."""
+        self._sends.amend(now, by=-1)
 
     def confirm(self, slot: Slot, now: float) -> bool:
         """Use a slot, on waking at its time and just before sending.

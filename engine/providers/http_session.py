@@ -8,15 +8,17 @@ given up closes its connection at once instead of whenever a garbage collector f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 from urllib.request import getproxies
-from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from engine.core.messages import Limits
+from engine.core.outcomes import ProviderFailure
 from engine.providers.base import Limit, timed_out
 
 _KEEP_ALIVE = 15.0
@@ -30,65 +32,97 @@ class Exchange:
         limits: Of the attempt; the clocks start now.
 
     Attributes:
-        connected: Whether a connection stands.
-        reused: Whether that is a kept-alive one, which the server may have closed meanwhile.
+        reused: Whether it went over a kept-alive connection, which the server may have closed meanwhile.
         response: The response, once its headers came.
     """
 
+    __slots__ = ("_began", "_binding", "_connecting", "_scope", "_watched", "limits", "response", "reused")
+
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.connected = False
-        self.reused = False
+        self.reused = True
         self.response: aiohttp.ClientResponse | None = None
         self._began = asyncio.get_running_loop().time()
+        self._connecting = False
         self._scope: asyncio.Timeout | None = None
         self._watched = self._binding = Limit.TOTAL
 
-    @asynccontextmanager
-    async def within(self, limit: Limit) -> AsyncIterator[None]:
-        """Run a step under a clock; until a connection stands, under `connect` too, and always under `total`.
+    def within(self, limit: Limit) -> AbstractAsyncContextManager[None]:
+        """Run a step under a clock, and always under `total`; while a connection is being made under `connect`, too.
 
         Raises:
-            ProviderFailure: A clock ran out.
+            ProviderFailure: On leaving, when a clock ran out.
         """
-        self._watched = limit
-        when, self._binding = self._deadline(limit)
-        scope = asyncio.timeout_at(when)
-        try:
-            async with scope:
-                self._scope = scope
-                yield
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise timed_out(self._binding, getattr(self.limits, self._binding.value)) from None
-        finally:
-            self._scope = None
+        return _Step(self, limit)
 
-    def stands(self, *, reused: bool) -> None:
-        """A connection stands: the connect clock gives way to the step's own."""
-        self.connected, self.reused = True, reused
+    def connecting(self, busy: bool) -> None:
+        """A connection is being made, because there is none to use again; or it stands now."""
+        self.reused, self._connecting = False, busy
         if self._scope is not None and not self._scope.expired():
-            when, self._binding = self._deadline(self._watched)
-            self._scope.reschedule(when)
+            self._scope.reschedule(self._deadline())
 
     def close(self) -> None:
         """Close the connection unless the answer was read to its end."""
         if self.response is not None:
             self.response.close()
 
-    def _deadline(self, limit: Limit) -> tuple[float | None, Limit]:
-        """The loop time the current step must end by, and the clock that says so."""
-        begin = asyncio.get_running_loop().time() if limit is Limit.IDLE else self._began
-        clocks = [(begin, limit), (self._began, Limit.TOTAL)]
-        if not self.connected:
-            clocks.append((self._began, Limit.CONNECT))
-        given = [
-            (start + seconds, clock)
-            for start, clock in clocks
-            if (seconds := getattr(self.limits, clock.value)) is not None
-        ]
-        return min(given, default=(None, limit), key=lambda entry: entry[0] or 0.0)
+    async def enter(self, limit: Limit) -> asyncio.Timeout:
+        """Begin a step; for `within`."""
+        self._watched = limit
+        scope = asyncio.timeout_at(self._deadline())
+        await scope.__aenter__()
+        self._scope = scope
+        return scope
+
+    def ran_out(self) -> ProviderFailure:
+        """The failure of the clock that has ended a step."""
+        return timed_out(self._binding, self._seconds(self._binding))
+
+    def left(self) -> None:
+        """The step is over."""
+        self._scope = None
+
+    def _deadline(self) -> float | None:
+        """The loop time the current step must end by; `_binding` is the clock that says so."""
+        watched, began = self._watched, self._began
+        begin = asyncio.get_running_loop().time() if watched is Limit.IDLE else began
+        when, seconds = None, self._seconds(watched)
+        if seconds is not None:
+            when, self._binding = begin + seconds, watched
+        total = self.limits.total
+        if total is not None and (when is None or began + total < when):
+            when, self._binding = began + total, Limit.TOTAL
+        connect = self.limits.connect
+        if self._connecting and connect is not None and (when is None or began + connect < when):
+            when, self._binding = began + connect, Limit.CONNECT
+        return when
+
+    def _seconds(self, limit: Limit) -> float | None:
+        seconds: float | None = getattr(self.limits, limit.value)
+        return seconds
+
+
+class _Step:
+    """A step of an exchange under its clocks."""
+
+    __slots__ = ("_exchange", "_limit", "_scope")
+
+    def __init__(self, exchange: Exchange, limit: Limit) -> None:
+        self._exchange, self._limit = exchange, limit
+
+    async def __aenter__(self) -> None:
+        self._scope = await self._exchange.enter(self._limit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exchange.left()
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if not self._scope.expired():
+                raise
+            raise self._exchange.ran_out() from None
 
 
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
@@ -126,28 +160,26 @@ class Sessions:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the current exchange when its connection stands.
+    """Tells the current exchange while its connection is being made.
 
     aiohttp's trace hooks say it too, but they call a dozen signals for every request, a tenth of its cost.
     """
 
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=_KEEP_ALIVE)
-        self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
-
-    async def connect(
+    async def _create_connection(
         self,
         req: aiohttp.ClientRequest,
         traces: list[aiohttp.tracing.Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> aiohttp.connector.Connection:
-        """Get a connection from the pool, or a new one."""
-        connection = await super().connect(req, traces, timeout)
-        exchange, protocol = _current.get(), connection.protocol
-        if exchange is not None and protocol is not None:
-            exchange.stands(reused=protocol in self._used)
-            self._used.add(protocol)
-        return connection
+    ) -> ResponseHandler:
+        """Make a connection, because the pool has none."""
+        exchange = _current.get()
+        if exchange is None:
+            return await super()._create_connection(req, traces, timeout)
+        exchange.connecting(True)
+        try:
+            return await super()._create_connection(req, traces, timeout)
+        finally:
+            exchange.connecting(False)
 
 
 class _Response(aiohttp.ClientResponse):
@@ -164,7 +196,8 @@ class _Response(aiohttp.ClientResponse):
 
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=_Connector(),
+        connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
         response_class=_Response,
         # The clocks are ours: aiohttp's default would end every stream after five minutes.
         timeout=aiohttp.ClientTimeout(total=None),

@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from engine.core.classification import classify_openai
 from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Usage
@@ -48,7 +49,7 @@ class OpenAIProvider:
     """
 
     def __init__(self, *, api_key: str | None = None, base_url: str = "", name: str = "") -> None:
-        self._url = f"{base_url.rstrip('/') or DEFAULT_URL}/chat/completions"
+        self._url = URL(f"{base_url.rstrip('/') or DEFAULT_URL}/chat/completions")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._name = name
         self._sessions = Sessions()
@@ -107,7 +108,7 @@ class OpenAIProvider:
             # A server that thinks for a while and then hangs up has seen the request: that is its failure.
             if not exchange.reused or exchange.response is not None or time.monotonic() - sent > _STALE:
                 raise
-            exchange.connected = exchange.reused = False
+            exchange.reused = True
             response = await self._post(body, exchange)
         if response.status != 200:
             answer = await _answer_of(response)
@@ -115,9 +116,10 @@ class OpenAIProvider:
         return response
 
     async def _post(self, body: bytes, exchange: Exchange) -> aiohttp.ClientResponse:
-        headers = {**self._headers, "Content-Type": "application/json"}
+        data = aiohttp.BytesPayload(body, content_type="application/json")
         with tracing(exchange):
-            return await self._sessions.current().post(self._url, data=body, headers=headers, allow_redirects=False)
+            session = self._sessions.current()
+            return await session.post(self._url, data=data, headers=self._headers, allow_redirects=False)
 
 
 def request_body(call: Call, *, stream: bool) -> dict[str, Any]:
