@@ -134,6 +134,8 @@ class AsyncDualModelManager(Managed):
         return judged(flight, attempt, succeeded(completion, started, clock.monotonic()), started)
 
     async def _complete(self, provider: Provider, call: Call, limit: LimitPassed) -> Completion:
+        if self._exchange.keeps_limits(provider):
+            return await provider.generate(call)
         try:
             async with asyncio.timeout(limit.seconds) as clock:
                 if self._exchange.is_async(provider):
@@ -306,11 +308,21 @@ async def _passing(passage: Passage, feed: AsyncFeed) -> AsyncGenerator[Chunk, N
 async def _settle(flight: Flight, verdict: Verdict, ticket: Ticket) -> None:
     """Wait until a request is on record; what a caller has seen is never missing there."""
     if not ticket.done:
-        with contextlib.suppress(TimeoutError, SwitchgearError):
-            async with asyncio.timeout(COMMIT_WITHIN):
-                await ticket.as_future()
+        committed = ticket.as_future()
+        clock = asyncio.get_running_loop().call_later(COMMIT_WITHIN, _enough, committed)
+        try:
+            with contextlib.suppress(SwitchgearError):
+                await committed
+        finally:
+            clock.cancel()
     if not ticket.done or ticket.error is not None:
         raise flight.uncommitted(verdict, ticket)
+
+
+def _enough(committed: asyncio.Future[None]) -> None:
+    """Wait no longer; the ticket says that it is not done."""
+    if not committed.done():
+        committed.set_result(None)
 
 
 async def _close(provider: object) -> None:

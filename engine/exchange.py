@@ -41,7 +41,7 @@ from engine.core.policy import ManagerPolicy
 from engine.core.switchboard import Adoption, Line, Switchboard
 from engine.endings import cancelled
 from engine.ids import new_id
-from engine.providers.base import AsyncProvider, Provider, is_async
+from engine.providers.base import AsyncProvider, Provider, is_async, keeps_limits
 from engine.recording import UNTRIED, Landed, account_of, request_record
 from engine.tickets import Ticket
 from engine.validation import Validator, check_schema
@@ -116,6 +116,7 @@ class Exchange:
         self.sink = sink
         self.providers = providers
         self._asynchronous = {id(provider) for provider in providers.values() if is_async(provider)}
+        self._punctual = {id(provider) for provider in providers.values() if keeps_limits(provider)}
         self.clock = clock or SystemClock()
         self.validators = tuple(validators)
         self.on_event = on_event
@@ -138,6 +139,10 @@ class Exchange:
     def is_async(self, provider: Provider) -> TypeGuard[AsyncProvider]:
         """Whether a provider of this manager is awaited; looked up once, for asking costs more than a call."""
         return id(provider) in self._asynchronous
+
+    def keeps_limits(self, provider: Provider) -> TypeGuard[AsyncProvider]:
+        """Whether a provider's own clocks are as sure as the driver's, so that one of them is enough."""
+        return id(provider) in self._punctual
 
     def begin(
         self,

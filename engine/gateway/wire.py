@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -148,18 +149,23 @@ def _limit(fields: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
 
 def headers_of(account: Account) -> list[tuple[bytes, bytes]]:
     """The headers that say how a request was handled."""
-    values = {
-        b"request-id": account.request_id,
-        b"manager": account.manager,
-        b"model": account.model,
-        b"role": account.role,
-        b"attempts": str(account.attempts),
-        b"epoch": str(account.epoch),
-        b"overhead-us": str(account.overhead_us),
-    }
+    headers = [
+        (b"x-switchgear-request-id", account.request_id.encode("latin-1", "replace")),
+        *_who(account.manager, account.model, account.role),
+        (b"x-switchgear-attempts", b"%d" % account.attempts),
+        (b"x-switchgear-epoch", b"%d" % account.epoch),
+        (b"x-switchgear-overhead-us", b"%d" % account.overhead_us),
+    ]
     if account.failover:
-        values[b"failover"] = account.failover
-    return [(b"x-switchgear-" + name, value.encode("latin-1", "replace")) for name, value in values.items()]
+        headers.append((b"x-switchgear-failover", account.failover.encode("latin-1", "replace")))
+    return headers
+
+
+@lru_cache(maxsize=256)
+def _who(manager: str, model: str, role: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that are the same for most requests."""
+    values = {b"x-switchgear-manager": manager, b"x-switchgear-model": model, b"x-switchgear-role": role}
+    return tuple((name, value.encode("latin-1", "replace")) for name, value in values.items())
 
 
 def usage_of(usage: Usage) -> dict[str, int]:

@@ -99,6 +99,14 @@ def is_async(provider: Provider) -> TypeGuard[AsyncProvider]:
     return generate
 
 
+def keeps_limits(provider: Provider) -> TypeGuard[AsyncProvider]:
+    """Whether a provider's `generate` ends at every limit of its call by itself, by the event loop's clock.
+
+    It says so by an attribute `keeps_limits`; a driver then sets no second clock. Drivers time all others themselves.
+    """
+    return bool(getattr(provider, "keeps_limits", False)) and is_async(provider)
+
+
 def _function(method: Any) -> Any:
     """The function under partials and bound methods."""
     while hasattr(method, "func"):

@@ -48,6 +48,9 @@ class OpenAIProvider:
         name: The provider's name in the configuration, for error messages.
     """
 
+    keeps_limits = True
+    """Every step of `generate` is under a clock of its own; see `engine.providers.base`."""
+
     def __init__(self, *, api_key: str | None = None, base_url: str = "", name: str = "") -> None:
         self._url = URL(f"{base_url.rstrip('/') or DEFAULT_URL}/chat/completions")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
