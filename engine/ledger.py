@@ -147,7 +147,7 @@ class Ledger:
     """
 
     def __init__(self, prompt_key: bytes, *, record_content: bool = False) -> None:
-        self._prompt_key = prompt_key
+        self._mac = hmac.new(prompt_key, digestmod="sha256")
         self._record_content = record_content
 
     def post(self, connection: Connection, records: Iterable[Record]) -> None:
@@ -182,7 +182,9 @@ class Ledger:
         """HMAC-SHA256 of a prompt, 128 bits in hex: equal prompts are recognised, none can be read back."""
         if text is None:
             return None
-        return hmac.digest(self._prompt_key, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
+        mac = self._mac.copy()  # keeps the interpreter lock for short texts, where `hmac.digest` gives it up each time
+        mac.update(text.encode("utf-8", "surrogatepass"))
+        return mac.hexdigest()[:32]
 
     @property
     def record_content(self) -> bool:
