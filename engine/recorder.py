@@ -49,6 +49,8 @@ CROWDED = 0.1
 some hundreds of requests a second, whose threads a commit for each of them would interrupt a dozen times."""
 CROWD_COMMITS = 32
 GATHER_S = 0.002
+"""The longest that is gathered; it ends sooner when nobody has come for a while, for then all wait for the commit."""
+GATHER_STEP_S = 0.0003
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
 FAILING_BUSY_MS = 250
@@ -278,11 +280,19 @@ class Recorder:
         self._sleep(self._patience())
         if self._items and not self._closed:
             if self._crowd > CROWDED:
-                time.sleep(GATHER_S)
+                self._gather()
             elif not self._hurried:
                 self._sleep(LINGER_S, lingers=True)
         with self._writing:
             return self._work()
+
+    def _gather(self) -> None:
+        """Wait while more keeps coming, so that a crowd shares one commit."""
+        until = time.monotonic() + GATHER_S
+        before = 0
+        while before < len(self._items) and time.monotonic() < until:
+            before = len(self._items)
+            time.sleep(GATHER_STEP_S)
 
     def _sleep(self, patience: float | None, *, lingers: bool = False) -> None:
         """Wait for the bell; while it lingers only for those who are in a hurry."""
