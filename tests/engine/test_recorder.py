@@ -223,8 +223,14 @@ def written_by(recorder: Recorder) -> list[str]:
     return names
 
 
+def opened(recorder: Recorder) -> None:
+    """The writer thread has opened the connection, and sleeps again."""
+    assert recorder.submit([request()]).wait(5.0)
+    assert within(5.0, lambda: recorder._asleep and not recorder._writing.locked())
+
+
 def test_a_caller_that_waits_anyway_commits_for_itself(store: Store, recorder: Recorder) -> None:
-    assert recorder.submit([request()], here=True).wait(5.0), "the first commit opens the connection"
+    opened(recorder)
     names = written_by(recorder)
     record = request()
     ticket = recorder.submit(lambda: [record], here=True)
@@ -247,7 +253,7 @@ def test_with_company_the_writer_thread_commits_for_all(store: Store, recorder: 
 def test_what_a_caller_could_not_write_itself_is_written_later(
     store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert recorder.submit([request()]).wait(5.0)
+    opened(recorder)
     monkeypatch.setattr("engine.recorder.FAILING_BUSY_MS", 20)
     with store.writer() as other:
         recorder._connection.execute("PRAGMA busy_timeout = 20")  # type: ignore[union-attr]
@@ -263,7 +269,7 @@ def test_what_a_caller_could_not_write_itself_is_written_later(
 def test_a_caller_interrupted_while_it_writes_leaves_its_record_exactly_once(
     store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
-    assert recorder.submit([request()]).wait(5.0)
+    opened(recorder)
     record = request()
     write = Page.write
     interrupted: list[bool] = []
