@@ -1,4 +1,4 @@
-"""The flight recorder: one connection writes, under one lock, and commits what is waiting in groups.
+"""The flight recorder: one connection writes (`engine.pen`), under one lock, and commits what is waiting in groups.
 
 A writer thread does so. A threaded caller that waits for its commit in any case may do it itself while nobody else
 is writing (`submit(…, here=True)`): two thread switches cost as much as the commit. As soon as there is company the
@@ -10,8 +10,7 @@ quickly, `error` says why, and the records wait in memory and are written when t
 breaks a rule of its table is given up, with its ticket and a counter saying so, so that it cannot stop the others.
 
 The transaction of a group holds raw rows, rollups, latency buckets and totals together (`engine.ledger`), so a kill
-at any moment leaves either all of a group or nothing of it. Request rows are committed with `synchronous=NORMAL`,
-which survives every crash of the process; groups with audit rows with `FULL`, which survives a power cut too.
+at any moment leaves either all of a group or nothing of it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -31,9 +30,9 @@ from typing import Any, TypeVar
 from engine import sqlite, tickets
 from engine.core.errors import InternalError, StoreUnavailable
 from engine.core.events import Record, Records, RequestOutcome, RequestRecord, listed
-from engine.ledger import Ledger, add_latency, add_total, is_audit
+from engine.pen import Pen
 from engine.sqlite import Connection
-from engine.store import BUSY_TIMEOUT_MS, Store
+from engine.store import Store
 from engine.tickets import Ticket
 
 __all__ = ["Durability", "RecordRejected", "Recorder", "Ticket"]
@@ -53,12 +52,6 @@ GATHER_S = 0.002
 GATHER_STEP_S = 0.0003
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
-FAILING_BUSY_MS = 250
-CHECKPOINT_BUSY_MS = 50
-CHECKPOINT_EVERY_S = 0.2
-CHECKPOINT_WAL_BYTES = 16 * 1024 * 1024
-RESTART_WAL_BYTES = 4 * 1024 * 1024
-COMMIT_STATS_EVERY_S = 1.0
 
 
 class Durability(StrEnum):
@@ -115,7 +108,7 @@ class Recorder:
         self.durability = Durability(durability)
         self.queue_limit = queue_limit
         self.error: Exception | None = None
-        self._record_content = record_content
+        self._pen = Pen(store, record_content=record_content)
         self._items: deque[_Entry | _Job | _Stop] = deque()
         self._writing = threading.Lock()
         self._bell = threading.Lock()  # held while there is nothing to tell the writer thread
@@ -124,15 +117,7 @@ class Recorder:
         self._backlog: list[_Entry] = []
         self._retry_at = 0.0
         self._retry_after = RETRY_MIN_S
-        self._connection: Connection | None = None
-        self._ledger = Ledger(b"")
-        self._full_sync = False
-        self._dirty = False
-        self._commits = self._commits_seen = 0
         self._crowd = 0.0
-        self._commit_ms: list[float] = []
-        self._stats_at = 0.0
-        self._checkpoint_at = 0.0
         self._give_up_at: float | None = None
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -244,7 +229,7 @@ class Recorder:
         if self._crowd > CROWDED or not self._writing.acquire(blocking=False):
             return False
         try:
-            if self._items or self._backlog or self.error is not None or self._connection is None or self._closed:
+            if self._items or self._backlog or self.error is not None or not self._pen.ready or self._closed:
                 return False
             self._write([entry] if self._opened(entry) else [])
         except BaseException:
@@ -272,8 +257,8 @@ class Recorder:
             while self._backlog and time.monotonic() < (self._give_up_at or 0.0):
                 time.sleep(max(0.0, min(self._retry_at - time.monotonic(), RETRY_MAX_S)))
                 self._retry()
-            self._rest()
-            self._disconnect()
+            self._pen.rest()
+            self._pen.drop()
 
     def _turn(self) -> bool:
         """Wait for something to write and write it; returns whether it was the last."""
@@ -328,7 +313,7 @@ class Recorder:
         elif self.error is not None:
             self._probe()
         elif not worked:
-            self._pause()
+            self._pen.pause()
         return False
 
     def _opened(self, entry: _Entry) -> bool:
@@ -346,7 +331,7 @@ class Recorder:
             return max(0.001, self._retry_at - time.monotonic())
         if self.error is not None:
             return RETRY_MAX_S
-        return IDLE_S if self._dirty else None
+        return IDLE_S if self._pen.dirty else None
 
     def _write(self, group: list[_Entry]) -> None:
         """Commit a group; what cannot be written now joins the backlog."""
@@ -367,8 +352,7 @@ class Recorder:
     def _probe(self) -> None:
         """With nothing left to write: find out whether the store has recovered."""
         with suppress(sqlite.Error):
-            with self._transaction(durable=False):
-                pass
+            self._pen.try_out()
             self._recovered()
 
     def _flush(self) -> None:
@@ -387,7 +371,7 @@ class Recorder:
             del self._backlog[:size]
             self._recovered()
             tickets.complete([entry.ticket for entry in written], None)
-            self._tend()
+            self._pen.tend()
 
     def _commit(self, group: list[_Entry]) -> Sequence[_Entry]:
         """Commit a group together, or, where one of them is unacceptable, each alone.
@@ -396,7 +380,8 @@ class Recorder:
             The entries that are written and whose tickets are still to be completed.
         """
         try:
-            self._post(group)
+            if records := [record for entry in group for record in entry.records]:
+                self._pen.post(records)
         except Exception as error:
             if not _is_records_fault(error):
                 raise
@@ -415,36 +400,10 @@ class Recorder:
             tickets.complete([one.ticket for one in written], None)
             entry.records = ()
 
-    def _post(self, group: list[_Entry]) -> None:
-        records = [record for entry in group for record in entry.records]
-        if not records:
-            return
-        durable = any(is_audit(record) for record in records)
-        started = time.perf_counter()
-        connection = self._prepared(durable=durable)
-        page = self._ledger.page(records)
-        statistics = self._commit_ms if started - self._stats_at >= COMMIT_STATS_EVERY_S else ()
-        if page.alone and not statistics:
-            page.write(connection)
-            self._dirty = True
-        else:
-            with self._transaction(durable=durable):
-                page.write(connection)
-                if statistics:
-                    self._post_stats(connection)
-        self._commits += 1
-        self._commit_ms.append((time.perf_counter() - started) * 1000)
-
-    def _post_stats(self, connection: Connection) -> None:
-        add_latency(connection, "commit", self._commit_ms)
-        self._commit_ms.clear()
-        self._stats_at = time.perf_counter()
-
     def _reject(self, entry: _Entry, error: Exception) -> None:
         msg = f"a record was not accepted by the store: {error}"
         log.error("%s", msg)
-        with self._transaction(durable=False) as connection:
-            add_total(connection, "records_rejected")
+        self._pen.count_rejected()
         rejected = RecordRejected(msg)
         rejected.__cause__ = error
         tickets.complete((entry.ticket,), rejected)
@@ -453,8 +412,7 @@ class Recorder:
         if not job.future.set_running_or_notify_cancel():
             return
         try:
-            with self._transaction(durable=job.durable) as connection:
-                result = job.run(connection)
+            result = self._pen.run(job.run, durable=job.durable)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if isinstance(error, sqlite.Error) and not _is_records_fault(error):
                 self._doubt(error)
@@ -464,45 +422,7 @@ class Recorder:
             return
         job.future.set_result(result)
         self._recovered()
-        self._tend()
-
-    @contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[Connection]:
-        connection = self._prepared(durable=durable)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            raise
-        self._dirty = True
-
-    def _prepared(self, *, durable: bool) -> Connection:
-        """The connection, syncing the disk with every commit or not."""
-        connection = self._connection or self._connect()
-        if durable is not self._full_sync:
-            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
-            self._full_sync = durable
-        return connection
-
-    def _connect(self) -> Connection:
-        connection = self.store.writer()
-        key = connection.execute("SELECT value FROM store_meta WHERE name = 'prompt_key'").fetchone()[0]
-        if self.error is not None:
-            connection.execute(f"PRAGMA busy_timeout = {FAILING_BUSY_MS}")
-        self._ledger = Ledger(bytes.fromhex(key), record_content=self._record_content)
-        self._full_sync = False
-        self._connection = connection
-        return connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite.Error):
-                self._connection.close()
-            self._connection = None
+        self._pen.tend()
 
     def _failed(self, error: Exception) -> None:
         """Keep the backlog, tell those who wait, and try again soon on a fresh connection."""
@@ -519,7 +439,8 @@ class Recorder:
         if self.error is None:
             log.error("the recorder cannot write: %s", unavailable)
         self.error = unavailable
-        self._disconnect()
+        self._pen.be_patient(False)
+        self._pen.drop()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         unavailable = StoreUnavailable(self.store.explain(error), retry_after=RETRY_MAX_S)
@@ -532,45 +453,7 @@ class Recorder:
         log.warning("the recorder writes again")
         self.error = None
         self._retry_after = RETRY_MIN_S
-        if self._connection is not None:
-            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-
-    def _tend(self) -> None:
-        """Under load: keep the log from growing without bound, in steps short enough for those who wait."""
-        now = time.monotonic()
-        if now - self._checkpoint_at < CHECKPOINT_EVERY_S:
-            return
-        self._checkpoint_at = now
-        if self.store.wal_bytes() >= CHECKPOINT_WAL_BYTES:
-            self._checkpoint("PASSIVE")
-
-    def _pause(self) -> None:
-        """Nothing came for a while: rest, unless callers have written for themselves meanwhile."""
-        if self._commits == self._commits_seen:
-            self._rest()
-        else:
-            self._commits_seen = self._commits
-            self._tend()
-
-    def _rest(self) -> None:
-        """In a pause: write the commit statistics and move the log into the database."""
-        if not self._dirty or self._connection is None:
-            return
-        with suppress(sqlite.Error):
-            if self._commit_ms:
-                with self._transaction(durable=False) as connection:
-                    self._post_stats(connection)
-            self._checkpoint("PASSIVE" if self.store.wal_bytes() < RESTART_WAL_BYTES else "TRUNCATE")
-        self._dirty = False
-
-    def _checkpoint(self, mode: str) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        with suppress(sqlite.Error):
-            connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_BUSY_MS}")
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        self._pen.be_patient(True)
 
 
 def _refused(record: Record) -> Record:

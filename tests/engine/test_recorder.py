@@ -213,13 +213,13 @@ def test_under_batch_a_ticket_is_done_at_once_and_the_row_follows_soon(store: St
 def written_by(recorder: Recorder) -> list[str]:
     """The names of the threads that commit from here on."""
     names: list[str] = []
-    page = recorder._ledger.page
+    page = recorder._pen._ledger.page
 
     def seen(records: Any) -> Any:
         names.append(threading.current_thread().name)
         return page(records)
 
-    recorder._ledger.page = seen  # type: ignore[method-assign]
+    recorder._pen._ledger.page = seen  # type: ignore[method-assign]
     return names
 
 
@@ -254,9 +254,9 @@ def test_what_a_caller_could_not_write_itself_is_written_later(
     store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(recorder)
-    monkeypatch.setattr("engine.recorder.FAILING_BUSY_MS", 20)
+    monkeypatch.setattr("engine.pen.FAILING_BUSY_MS", 20)
     with store.writer() as other:
-        recorder._connection.execute("PRAGMA busy_timeout = 20")  # type: ignore[union-attr]
+        recorder._pen._connection.execute("PRAGMA busy_timeout = 20")  # type: ignore[union-attr]
         other.execute("BEGIN IMMEDIATE")
         ticket = recorder.submit([request()], here=True)
         assert isinstance(ticket.error, StoreUnavailable)
@@ -303,7 +303,7 @@ def test_a_mistake_in_making_a_record_is_its_own_trouble(store: Store, recorder:
 def test_callers_that_write_for_themselves_still_get_their_log_checkpointed(store: Store, recorder: Recorder) -> None:
     for _ in range(20):
         assert recorder.submit([request()], here=True).wait(5.0)
-    assert within(5.0, lambda: not recorder._dirty), "nobody but the writer thread tidies up"
+    assert within(5.0, lambda: not recorder._pen.dirty), "nobody but the writer thread tidies up"
 
 
 def within(seconds: float, true: Callable[[], bool]) -> bool:
@@ -377,8 +377,8 @@ def test_while_the_store_is_locked_tickets_fail_and_the_records_are_written_late
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.store.BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr("engine.recorder.BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr("engine.recorder.FAILING_BUSY_MS", 20)
+    monkeypatch.setattr("engine.pen.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("engine.pen.FAILING_BUSY_MS", 20)
     recorder = Recorder(store)
     assert recorder.submit([request()]).wait(5.0)
     blocker = store.writer()
@@ -458,8 +458,8 @@ def test_a_full_disk_loses_nothing_and_heals(store: Store, monkeypatch: pytest.M
 
 def test_audit_rows_are_synced_and_requests_are_not(store: Store, recorder: Recorder) -> None:
     def mode() -> int:
-        assert recorder._connection is not None
-        return 2 if recorder._full_sync else 1
+        assert recorder._pen._connection is not None
+        return 2 if recorder._pen._full_sync else 1
 
     recorder.submit([request()]).wait()
     assert mode() == 1
