@@ -14,6 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from engine.config import Config
 from engine.core.errors import ConfigurationError
+from engine.gateway.protocol import GatewayProtocol
 
 BACKLOG: Final = 2048
 KEEP_ALIVE: Final = 75
@@ -83,6 +84,7 @@ def run(application: str, config: Config, taken: socket.socket, *, workers: int 
     longest = max((config.manager_policy(name).timeouts.total for name in config.managers), default=30.0)
     settings: dict[str, Any] = {
         "factory": True,
+        "http": GatewayProtocol,
         "log_config": None,
         "access_log": False,
         "server_header": False,

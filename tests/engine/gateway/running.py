@@ -21,6 +21,7 @@ from engine.config import Config, parse
 from engine.core.messages import Role
 from engine.exchange import Exchange
 from engine.gateway.app import Companion, build
+from engine.gateway.protocol import GatewayProtocol
 from engine.instance import Instance
 from tests.engine.drivers import rows, within
 from tests.upstream import Upstream
@@ -123,7 +124,14 @@ class Running:
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=10)
+            uvicorn.Config(
+                app,
+                http=GatewayProtocol,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=10,
+            )
         )
         self.server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         self.loop: asyncio.AbstractEventLoop | None = None
