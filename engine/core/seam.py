@@ -10,8 +10,9 @@ Some repeats cannot be told from an answer that repeats itself: after `ha ` a mo
 
 * An overlap shorter than `LEAST_OVERLAP` characters is not trimmed, nor a single word shorter than `LEAST_UNBROKEN`.
   It is likelier to be the answer's own (`the cat and the ` … `the dog`).
-* Neither is a repetitive overlap, one that repeats inside itself or that the delivered text already has twice in a
-  row (rows of a table, zeros, a refrain), because an answer in such a rhythm goes on with exactly that.
+* Neither is a repetitive overlap, one that repeats inside itself or whose length is a rhythm of the delivered text
+  already (rows of a table, zeros, a refrain), because an answer in such a rhythm goes on with exactly that. It is one
+  when the last `LEAST_OVERLAP` characters are those of one overlap earlier: a table may break off inside a row.
 * The whole delivered text is trimmed however short it is, where the model was given it as history: models that
   start over do it from the top. After a prefill a model goes on by construction, so there the two rules above hold
   for the whole text too.
@@ -131,7 +132,8 @@ class Seam:
         overlap = self._delivered[start:]
         if len(overlap) < LEAST_UNBROKEN and len(overlap.split(maxsplit=1)) < 2:
             return False
-        return not (periodic(overlap) or self._delivered.endswith(overlap, 0, start))
+        last = overlap[-LEAST_OVERLAP:]
+        return not (periodic(overlap) or self._delivered.endswith(last, 0, start))
 
     def _decide(self, trim: int, said: str) -> Fit:
         self.trim = trim

@@ -33,6 +33,8 @@ CASES = [
     ("zeros go on", "x" + "0" * 40, "0" * 20 + "1", False, 0),
     ("a table's rule goes on", "Table\n| --- | --- | --- |", " --- | --- | --- |\n", False, 0),
     ("a refrain that came twice comes a third time", "A, row the boat! row the boat! ", "row the boat! B", False, 0),
+    ("a table breaks off inside its second row", "<li>Item</li>\n<li>Item<", "/li>\n<li>Item</li>\n", False, 0),
+    ("the last line repeats itself, unlike what was before", "one\nsay two words\n", "say two words\nend", False, 14),
     ("begins like an earlier place and leaves it", "one two three four five six", "two three four nine", False, 0),
     ("ends inside a repeat", "one two three four five six", "two three", False, 0),
     ("the longest repeat counts", "abcdefghijkl-abcdefghijkl", "abcdefghijkl-abcdefghijkl!", False, 25),
