@@ -18,7 +18,7 @@ from engine.core.effects import (
 )
 from engine.core.messages import Account, Call, Chunk, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
-from engine.core.stream import StreamJoiner
+from engine.core.stream import StreamJoiner, unfinished
 from engine.core.toolcalls import whole_calls
 from engine.endings import LimitPassed, failed
 from engine.exchange import Flight
@@ -111,9 +111,12 @@ class Passage:
         assert self._attempt is not None
         seen: list[Chunk] = []
         for delta in deltas:
+            if delta.has_content and self._held:
+                seen += self._reopened(delta.index)
             if delta.finish_reason is not None or self._joiner.finished:
                 self._held.append((delta, self._attempt))
-                self._finish = self._finish or delta.finish_reason
+                if delta.index == 0:
+                    self._finish = delta.finish_reason or self._finish
             else:
                 seen.append(_chunk(delta, self._attempt))
             if delta.index == 0:
@@ -122,6 +125,12 @@ class Passage:
             self._flight.first_content = self._clock.monotonic()
             seen[0] = replace(seen[0], account=self._flight.opening(self._attempt))
         return seen
+
+    def _reopened(self, index: int) -> list[Chunk]:
+        """What was held with a finish of a choice that goes on all the same; returns its content."""
+        ended = [held for held in self._held if held[0].index == index and held[0].finish_reason is not None]
+        self._held = [held for held in self._held if held not in ended]
+        return [_chunk(unfinished(delta), attempt) for delta, attempt in ended if delta.has_content]
 
     # -- how an attempt ends -----------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ Guarantees, whatever the attempts do:
 * Nothing is passed on before the first content, so an attempt that dies early leaves no trace and its request is
   restarted elsewhere.
 * What was passed on is never taken back, and a continuation adds only what is new (`engine.core.seam`).
-* The finish of a choice is passed on once, and after it nothing of that choice but usage.
+* The finish of a choice is passed on once, and after it nothing of that choice but usage. A finish that more content
+  of its choice follows was none, as of servers that say one with every event: its driver has held it back (`unfinished`).
 
 A driver feeds it every event of an attempt in order and passes on what it returns. It holds no more than the events
 before the first content and, at a seam, text that the caller may already have.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from engine.core.effects import (
     Continuation,
@@ -55,7 +57,7 @@ class StreamJoiner:
         self._seam: Seam | None = None
         self._first = True
         self._seen: set[int] = set()
-        self._ended: set[int] = set()
+        self._ended: dict[int, Delta] = {}
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -69,7 +71,7 @@ class StreamJoiner:
     @property
     def finished(self) -> bool:
         """Whether every choice that has begun has given its finish reason; without it the end is a break."""
-        return bool(self._ended) and self._ended >= self._seen
+        return bool(self._ended) and self._ended.keys() >= self._seen
 
     @property
     def complete(self) -> bool:
@@ -127,7 +129,9 @@ class StreamJoiner:
         """
         self._seen.add(delta.index)
         if delta.index in self._ended:
-            return self._after_finish(delta)
+            if self._said_already(delta, self._ended[delta.index]):
+                return self._after_finish(delta)
+            del self._ended[delta.index]
         if self._seam is not None:
             return self._at_seam(self._seam, delta)
         if not self._first:
@@ -165,8 +169,17 @@ class StreamJoiner:
             if delta.text and delta.index == 0:
                 self._delivered.append(delta.text)
             if delta.finish_reason is not None:
-                self._ended.add(delta.index)
+                self._ended[delta.index] = delta
         return deltas
+
+    def _said_already(self, delta: Delta, last: Delta) -> bool:
+        """Whether an event behind the finish has nothing new: no content, or the finish's once more, or all of it."""
+        if not delta.has_content:
+            return True
+        if delta.finish_reason is None:
+            return False
+        whole = delta.index == 0 and not delta.tool_calls and delta.text == self.delivered
+        return whole or (delta.text == last.text and _functions(delta) == _functions(last))
 
     def _after_finish(self, delta: Delta) -> tuple[Delta, ...]:
         if delta.usage is None:
@@ -193,6 +206,11 @@ class StreamJoiner:
         return self._show(_trimmed(held, seam.trim))
 
 
+def _functions(delta: Delta) -> list[Any]:
+    """What tool calls say, without their ids, which may be made up here."""
+    return [call.get("function") for call in delta.tool_calls]
+
+
 def _trimmed(deltas: list[Delta], trim: int) -> tuple[Delta, ...]:
     """Events without the first `trim` characters of their text; those with nothing left are dropped."""
     kept: list[Delta] = []
@@ -203,6 +221,14 @@ def _trimmed(deltas: list[Delta], trim: int) -> tuple[Delta, ...]:
         if left.has_content or left.finish_reason is not None or left.usage is not None:
             kept.append(left)
     return tuple(kept)
+
+
+def unfinished(delta: Delta) -> Delta:
+    """An event without its finish reason."""
+    raw = delta.raw
+    if raw is not None:
+        raw = {**raw, "choices": [{**choice, "finish_reason": None} for choice in raw.get("choices") or ()]}
+    return replace(delta, finish_reason=None, raw=raw)
 
 
 def _with_text(delta: Delta, text: str) -> Delta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_the_finish_goes_out_once_and_after_it_only_usage() -> None:
     stream, usage = joiner(), Delta(usage=Usage(3, 5), raw={"choices": [], "usage": {"prompt_tokens": 3}})
     assert fed(stream, Delta("Hi"), STOP) == [Delta("Hi"), STOP]
     assert stream.finished
-    assert fed(stream, STOP, Delta("more"), TOOL, THOUGHT, ROLE) == []
+    assert fed(stream, STOP, THOUGHT, ROLE, STOP) == []
     assert fed(stream, usage) == [usage]
     assert stream.delivered == "Hi"
 
@@ -124,6 +125,24 @@ def test_of_a_second_finish_with_usage_the_usage_is_passed_on() -> None:
     fed(stream, Delta("Hi"), STOP)
     second = Delta("Hi", FinishReason.STOP, Usage(3, 5), raw={"choices": [{"index": 0}], "usage": {}})
     assert fed(stream, second) == [Delta(usage=Usage(3, 5), raw={"choices": [], "usage": {}})]
+
+
+def test_a_finish_that_more_content_follows_was_none() -> None:
+    stream = joiner()
+    events = [Delta("Hi", FinishReason.STOP), Delta(" there"), Delta(", you", FinishReason.STOP)]
+    assert fed(stream, *events[:2]) == events[:2]
+    assert not stream.finished
+    assert fed(stream, events[2]) == events[2:]
+    assert (stream.finished, stream.delivered) == (True, "Hi there, you")
+
+
+def test_a_last_event_that_is_sent_twice_is_passed_on_once() -> None:
+    called = {"index": 0, "id": "made up", "function": {"name": "f", "arguments": "{}"}}
+    for last in (Delta(" end", FinishReason.STOP), Delta(tool_calls=(called,), finish_reason=FinishReason.TOOL_CALLS)):
+        stream = joiner()
+        again = replace(last, tool_calls=tuple({**call, "id": "another"} for call in last.tool_calls))
+        assert fed(stream, Delta("The"), last, again) == [Delta("The"), last]
+        assert stream.finished
 
 
 def test_the_end_without_a_finish_reason_is_not_a_finish() -> None:
@@ -367,12 +386,14 @@ EVENTS = [ROLE, THOUGHT, Delta("a"), Delta("b", index=1), TOOL, STOP, Delta(usag
 
 
 @given(st.lists(st.sampled_from(EVENTS)))
-def test_any_order_of_events_gives_one_finish_and_nothing_after_it_but_usage(events: list[Delta]) -> None:
+def test_in_any_order_of_events_no_content_is_lost_and_a_finish_is_repeated_only_behind_content(
+    events: list[Delta],
+) -> None:
     stream = joiner()
     passed = fed(stream, *events)
-    ends = [place for place, delta in enumerate(passed) if delta.finish_reason is not None]
-    assert len(ends) == (STOP in events)
-    if ends:
-        assert all(delta.usage or delta.index == 1 for delta in passed[ends[0] + 1 :])
+    assert [delta for delta in passed if delta.has_content] == [delta for delta in events if delta.has_content]
+    firsts = [delta for delta in passed if delta.index == 0 and (delta.has_content or delta.finish_reason is not None)]
+    assert not any(left.finish_reason and right.finish_reason for left, right in itertools.pairwise(firsts))
+    assert (STOP in passed) == (STOP in events)
     if passed:
         assert stream.shown or stream.finished
