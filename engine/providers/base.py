@@ -80,6 +80,17 @@ def timed_out(limit: Limit, seconds: float | None = None) -> ProviderFailure:
     return ProviderFailure(Category.TIMEOUT, detail=f"{limit} limit{after}", code=limit.value)
 
 
+def cut_by(failure: ProviderFailure) -> ProviderFailure:
+    """The failure of an answer that an error inside its stream has cut short after content.
+
+    It is truncated, whatever the error says, unless a safety rule cut it: that is no failure of the model, and going
+    on at another one would be a way round the rule.
+    """
+    if failure.category is not Category.CONTENT_FILTER:
+        failure.category = Category.TRUNCATED
+    return failure
+
+
 def is_async(provider: Provider) -> TypeGuard[AsyncProvider]:
     """Whether a provider is awaited.
 

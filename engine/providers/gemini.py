@@ -23,7 +23,7 @@ import aiohttp
 from engine.core.classification import classify_gemini
 from engine.core.messages import Call, Completion, Delta
 from engine.core.outcomes import Category, ProviderFailure
-from engine.providers.base import Limit
+from engine.providers.base import Limit, cut_by
 from engine.providers.gemini_answer import Reader
 from engine.providers.gemini_request import request_body
 from engine.providers.http_session import Exchange, Sessions, tracing
@@ -89,7 +89,8 @@ class GeminiProvider:
                     raise _translated(error, reader, exchange) from error
                 if event is None:
                     return
-                yield reader.read(_plain(event))
+                for delta in reader.read(_plain(event)):
+                    yield delta
                 limit = Limit.IDLE
         finally:
             # First the connection: the library's generators are nested and close only one level at a time.
@@ -168,7 +169,8 @@ def _foreign() -> tuple[type[Exception], ...]:
     from google.genai import errors
     from pydantic import ValidationError
 
-    return (errors.APIError, errors.UnknownApiResponseError, json.JSONDecodeError, ValidationError, aiohttp.ClientError)
+    malformed = (errors.UnknownApiResponseError, json.JSONDecodeError, UnicodeDecodeError, ValidationError)
+    return (errors.APIError, *malformed, aiohttp.ClientError)
 
 
 def _translated(error: Exception, reader: Reader, exchange: Exchange) -> ProviderFailure:
@@ -177,9 +179,7 @@ def _translated(error: Exception, reader: Reader, exchange: Exchange) -> Provide
     if isinstance(error, errors.APIError):
         headers = getattr(error.response, "headers", None)
         failure = classify_gemini(error.code, error.details, headers, time.time())
-        if reader.begun:
-            failure.category = Category.TRUNCATED
-        return failure
+        return cut_by(failure) if reader.begun else failure
     if isinstance(error, aiohttp.ClientError):
         status = None if exchange.response is None else exchange.response.status
         return reader.broken(type(error).__name__, status=status)

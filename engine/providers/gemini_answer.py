@@ -16,6 +16,7 @@ from typing import Any
 from engine.core.classification import classify_gemini
 from engine.core.messages import JSON, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
+from engine.providers.base import cut_by
 
 _FINISH_WORDS = (
     "FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII "
@@ -51,10 +52,10 @@ class Reader:
         self.finish_reason: FinishReason | None = None
         self.native_finish = ""
         self.begun = False
-        self._tools = 0
+        self._tools: dict[int, int] = {}
 
-    def read(self, body: Any) -> Delta:
-        """What one event says.
+    def read(self, body: Any) -> list[Delta]:
+        """What one event says, of each candidate apart; the usage is with the first.
 
         Raises:
             ProviderFailure: It is an error, a block, empty, or the end of something that is no answer. Before any
@@ -74,8 +75,12 @@ class Reader:
         if not candidates:
             if usage is None and not feedback:
                 raise _broken(code="empty_event")
-            return Delta(usage=usage, life=usage is None)
-        return self._candidate(candidates[0], usage)
+            return [Delta(usage=usage, life=usage is None)]
+        if not all(isinstance(candidate, Mapping) for candidate in candidates):
+            raise _broken(code="malformed_event")
+        return [
+            self._candidate(candidate, None if place else usage, place) for place, candidate in enumerate(candidates)
+        ]
 
     def completion(self, body: Any) -> Completion:
         """A whole answer.
@@ -83,13 +88,14 @@ class Reader:
         Raises:
             ProviderFailure: As `read`, and when no finish reason was said.
         """
-        delta = self.read(body)
-        if delta.finish_reason is None:
+        deltas = self.read(body)
+        if any(delta.finish_reason is None for delta in deltas):
             raise _broken(code="no_finish_reason")
-        tools = tuple({key: value for key, value in tool.items() if key != "index"} for tool in delta.tool_calls)
+        first = min(deltas, key=lambda delta: delta.index)
         model = str(body.get("modelVersion") or "")
-        usage = delta.usage or Usage()
-        return Completion(delta.text, delta.finish_reason, usage, tools, model, native_finish=self.native_finish)
+        raw = _choices(deltas) if len(deltas) > 1 else None
+        usage, tools = deltas[0].usage or Usage(), _whole_calls(first)
+        return Completion(first.text, first.finish_reason, usage, tools, model, raw, self.native_finish)
 
     def broken(self, detail: str, *, status: int | None) -> ProviderFailure:
         """The failure of a stream whose connection or form broke: truncated, or nothing came at all."""
@@ -99,33 +105,33 @@ class Reader:
 
     def _error(self, body: Any) -> ProviderFailure:
         failure = classify_gemini(200, body, None, time.time())
-        if self.begun:
-            failure.category = Category.TRUNCATED
-        return failure
+        return cut_by(failure) if self.begun else failure
 
-    def _candidate(self, candidate: JSON, usage: Usage | None) -> Delta:
+    def _candidate(self, candidate: JSON, usage: Usage | None, place: int) -> Delta:
+        index = candidate.get("index", place)
+        index = index if isinstance(index, int) else place
         parts = [part for part in (candidate.get("content") or {}).get("parts") or () if isinstance(part, Mapping)]
         text = "".join(part["text"] for part in parts if part.get("text") and not part.get("thought"))
-        tools = tuple(self._tool(part) for part in parts if part.get("functionCall"))
-        reason = self._finish(candidate.get("finishReason"))
+        tools = tuple(self._tool(part, index) for part in parts if part.get("functionCall"))
+        reason = self._finish(candidate.get("finishReason"), index)
         self.begun = self.begun or bool(text or tools)
         self.finish_reason = reason or self.finish_reason
-        return Delta(text, reason, usage, tools, life=not (text or tools or reason))
+        return Delta(text, reason, usage, tools, life=not (text or tools or reason), index=index)
 
-    def _tool(self, part: JSON) -> JSON:
-        call = part["functionCall"]
+    def _tool(self, part: JSON, index: int) -> JSON:
+        call, place = part["functionCall"], self._tools.get(index, 0)
         made: dict[str, Any] = {
-            "index": self._tools,
+            "index": place,
             "id": call.get("id") or f"call_{uuid.uuid4().hex[:24]}",
             "type": "function",
             "function": {"name": call.get("name", ""), "arguments": json.dumps(call.get("args") or {})},
         }
         if part.get("thoughtSignature"):
             made["extra_content"] = {"google": {"thought_signature": part["thoughtSignature"]}}
-        self._tools += 1
+        self._tools[index] = place + 1
         return made
 
-    def _finish(self, native: Any) -> FinishReason | None:
+    def _finish(self, native: Any, index: int) -> FinishReason | None:
         """Our word for theirs. Reasons keep being added, and all but STOP and MAX_TOKENS say that a rule cut in."""
         word = _FINISH_BY_NUMBER.get(native, str(native)) if isinstance(native, int) else str(native or "")
         if not word or word == "FINISH_REASON_UNSPECIFIED":
@@ -133,9 +139,25 @@ class Reader:
         self.native_finish = word
         if word in _UNUSABLE:
             raise ProviderFailure(Category.SEMANTIC, 200, detail=word, code=word)
-        if word == "STOP" and self._tools:
+        if word == "STOP" and self._tools.get(index):
             return FinishReason.TOOL_CALLS
         return _FINISH.get(word, FinishReason.CONTENT_FILTER)
+
+
+def _whole_calls(delta: Delta) -> tuple[JSON, ...]:
+    return tuple({key: value for key, value in tool.items() if key != "index"} for tool in delta.tool_calls)
+
+
+def _choices(deltas: Sequence[Delta]) -> JSON:
+    """Several candidates as OpenAI's body has them; a single one needs no body."""
+    choices = []
+    for delta in sorted(deltas, key=lambda delta: delta.index):
+        message: dict[str, Any] = {"role": "assistant", "content": delta.text}
+        if delta.tool_calls:
+            message["tool_calls"] = list(_whole_calls(delta))
+        choices.append({"index": delta.index, "message": message, "finish_reason": delta.finish_reason})
+    identity = f"chatcmpl-{uuid.uuid4().hex}"
+    return {"id": identity, "object": "chat.completion", "created": int(time.time()), "choices": choices}
 
 
 def _broken(code: str, detail: str = "") -> ProviderFailure:

@@ -82,8 +82,7 @@ class GeminiLegacyProvider:
         try:
             response = self._send(client.stream_generate_content, request, clock, line)
             for element in _elements(response, reader, clock):
-                delta = reader.read(element)
-                yield delta
+                yield from reader.read(element)
                 clock.restart(Limit.IDLE)
         finally:
             line.free()

@@ -20,7 +20,7 @@ from engine.core.classification import classify_openai
 from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.sse import Event, EventParser, MalformedEvent
-from engine.providers.base import Limit
+from engine.providers.base import Limit, cut_by
 from engine.providers.http_session import Exchange, Sessions, tracing
 from engine.providers.json_text import parsed, written
 
@@ -238,9 +238,7 @@ def _deltas(data: str, *, begun: bool) -> list[Delta]:
         raise ProviderFailure(Category.TRUNCATED, 200, detail="event is not a JSON object", code="malformed_event")
     if chunk.get("error"):
         failure = classify_openai(200, chunk, None, time.time())
-        if begun:
-            failure.category = Category.TRUNCATED
-        raise failure
+        raise cut_by(failure) if begun else failure
     usage = _usage(chunk.get("usage"))
     choices = chunk.get("choices") or [None]
     if len(choices) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.core.messages import FinishReason
+from engine.core.messages import Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.answers import answer_text
 from engine.providers.base import build
@@ -204,7 +204,7 @@ def test_a_recursive_schema_is_rewritten_and_ends() -> None:
 
 def test_a_thought_signature_comes_back_with_its_tool_call() -> None:
     part = {"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": "c2ln"}
-    delta = Reader().read({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]})
+    (delta,) = Reader().read({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]})
     (tool,) = delta.tool_calls
     assert tool["extra_content"] == {"google": {"thought_signature": "c2ln"}}
     assert json.loads(tool["function"]["arguments"]) == {"a": 1}
@@ -214,7 +214,42 @@ def test_a_thought_signature_comes_back_with_its_tool_call() -> None:
 def test_tool_calls_of_one_stream_are_numbered_through() -> None:
     reader = Reader()
     event = {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}]}}]}
-    assert [reader.read(event).tool_calls[0]["index"] for _ in range(3)] == [0, 1, 2]
+    assert [reader.read(event)[0].tool_calls[0]["index"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_candidates_are_choices_and_never_mixed() -> None:
+    reader = Reader()
+
+    def said(*texts: str, finish: str = "") -> list[Delta]:
+        parts = [{"content": {"parts": [{"text": text}]}, "index": place} for place, text in enumerate(texts) if text]
+        return reader.read({"candidates": [{**part, **({"finishReason": finish} if finish else {})} for part in parts]})
+
+    deltas = [*said("one ", "eins "), *said("", "zwei"), *said("two"), *said("!", ".", finish="STOP")]
+    assert ["".join(delta.text for delta in deltas if delta.index == place) for place in (0, 1)] == [
+        "one two!",
+        "eins zwei.",
+    ]
+    assert [delta.index for delta in deltas if delta.finish_reason is FinishReason.STOP] == [0, 1]
+
+
+def test_several_candidates_of_a_whole_answer_are_all_in_its_body() -> None:
+    body = {
+        "candidates": [
+            {"content": {"parts": [{"text": text}]}, "finishReason": finish, "index": place}
+            for place, (text, finish) in enumerate([("one", "STOP"), ("two", "MAX_TOKENS")])
+        ],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 4},
+    }
+    completion = Reader().completion(body)
+    assert (completion.text, completion.usage) == ("one", Usage(3, 4))
+    assert completion.raw is not None
+    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in completion.raw["choices"]] == [
+        (0, "one", "stop"),
+        (1, "two", "length"),
+    ]
+    del body["candidates"][1]["finishReason"]
+    with pytest.raises(ProviderFailure, match="truncated"):
+        Reader().completion(body)
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"candidates": []}])
