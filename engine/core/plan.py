@@ -144,7 +144,8 @@ class _Life:
         if last.role is not self.verdict.active and last.category is not Category.CONTENT_FILTER and not self.shown:
             return True
         if self.shown:
-            return self.resumable and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
+            routed = last.category is not Category.CONTENT_FILTER or self._routes_filtered()
+            return routed and self.resumable and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
         if last.category is None:
             return True
         rule = RULES[last.category]
@@ -153,8 +154,11 @@ class _Life:
         if last.category is Category.AUTH:
             return self.policy.on_auth_error is OnAuthError.ROUTE
         if last.category is Category.CONTENT_FILTER:
-            return self.policy.on_content_filter is OnContentFilter.ROUTE
+            return self._routes_filtered()
         return last.may_spill
+
+    def _routes_filtered(self) -> bool:
+        return self.policy.on_content_filter is OnContentFilter.ROUTE
 
     def _hop(self, hop: Hop, other: Hop | None) -> Effects[bool]:
         """Try one model, with its retries. True when the request is over."""
@@ -432,7 +436,9 @@ class _Life:
         """Whether the same model is asked once more; waits out the backoff."""
         again = RULES[outcome.category].again
         probe = self.verdict.tried[-1].attempt.probe
-        spent = tries >= self.policy.retry.attempts or self.shown or probe or outcome.past_deadline
+        spent = tries >= self.policy.retry.attempts or probe or outcome.past_deadline
+        if self.shown and self.verdict.tried[-1].attempt.continuation is None:
+            return False  # the same model would begin again
         if again is Again.NEVER or spent or line.breaker.state not in _PASSING:
             return False
         retry_after = outcome.failure.retry_after if outcome.failure is not None else None

@@ -277,6 +277,62 @@ def test_a_stream_that_breaks_goes_on_at_the_other_model(drive: Make, manner: An
     assert reply.usage.output_tokens > 4, "the broken attempt's tokens count too"
 
 
+BEGUN = "The sky is blue because "
+REST = [Delta(text="short waves scatter."), Delta(finish_reason=FinishReason.STOP, usage=Usage(12, 4))]
+
+
+def test_going_on_is_tried_again_where_a_fresh_start_would_be(drive: Make, manner: Any) -> None:
+    meets = [failure(Category.CONNECTION, None), failure(Category.SERVER_ERROR)]
+
+    def flash(_: Call) -> Any:
+        return meets.pop() if meets else REST
+
+    broken = [Delta(text=BEGUN), failure(Category.TRUNCATED, 200)]
+    provider = manner(by_model(pro=broken, flash=flash))
+    assert texts(list(drive(provider).stream("Why?"))) == BEGUN + "short waves scatter."
+    assert provider.models == ["gemini-2.5-pro"] + ["gemini-2.5-flash"] * 3
+    assert [call.prefill for call in provider.calls] == ["", BEGUN, BEGUN, BEGUN]
+
+
+def test_a_model_that_has_shown_something_is_not_asked_again(drive: Make, manner: Any) -> None:
+    broken = [Delta(text=BEGUN), failure(Category.SERVER_ERROR)]
+    provider = manner(by_model(pro=broken, flash=REST))
+    assert texts(list(drive(provider).stream("Why?"))) == BEGUN + "short waves scatter."
+    assert provider.models == ["gemini-2.5-pro", "gemini-2.5-flash"]
+
+
+def test_a_safety_rule_that_cuts_a_stream_is_not_got_round_at_the_other_model(drive: Make, manner: Any) -> None:
+    cut = [Delta(text=BEGUN), failure(Category.CONTENT_FILTER, 200)]
+    provider = manner(by_model(pro=cut, flash=REST))
+    driver = drive(provider)
+    for _ in range(8):
+        with pytest.raises(StreamBroken, match="content_filter"):
+            list(driver.stream("Why?"))
+    assert set(provider.models) == {"gemini-2.5-pro"}
+    assert {row["category"] for row in rows(driver.instance.recorder.store, "attempts")} == {"content_filter"}
+    assert driver.exchange.board.lines[Role.PRIMARY].breaker.state == "closed", "a prompt's fault, not the model's"
+
+
+def test_a_safety_rule_may_be_routed_in_the_middle_too(drive: Make, manner: Any, make_config: Any) -> None:
+    cut = [Delta(text=BEGUN), failure(Category.CONTENT_FILTER, 200)]
+    routes = """
+[managers.lenient]
+primary = "pro"
+secondary = "flash"
+on_content_filter = "route"
+"""
+    driver = drive(manner(by_model(pro=cut, flash=REST)), config=make_config(routes), name="lenient")
+    assert texts(list(driver.stream("Why?"))) == BEGUN + "short waves scatter."
+
+
+def test_a_finish_that_more_text_follows_ends_nothing(drive: Make, manner: Any) -> None:
+    every = [Delta(text=text, finish_reason=FinishReason.STOP) for text in ("one ", "two ", "three")]
+    chunks = list(drive(manner(lambda _: every)).stream("count"))
+    assert texts(chunks) == chunks[-1].reply.text == "one two three"
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [FinishReason.STOP]
+    assert chunks[0].account is not None
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 ENDINGS = [
