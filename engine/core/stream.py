@@ -5,8 +5,8 @@ Guarantees, whatever the attempts do:
 * Nothing is passed on before the first content, so an attempt that dies early leaves no trace and its request is
   restarted elsewhere.
 * What was passed on is never taken back, and a continuation adds only what is new (`engine.core.seam`).
-* The finish of a choice is passed on once, and after it nothing of that choice but usage. A finish that more content
-  of its choice follows was none, as of servers that say one with every event: its driver has held it back (`unfinished`).
+* The finish of a choice is passed on once, and after it nothing of that choice but usage. Where more content follows
+  all the same, as of servers that say a finish with every event, it was none: drivers hold it back (`unfinished`).
 
 A driver feeds it every event of an attempt in order and passes on what it returns. It holds no more than the events
 before the first content and, at a seam, text that the caller may already have.
