@@ -99,9 +99,10 @@ class Passage:
     def take(self, delta: Delta) -> list[Chunk]:
         """An event of the provider; returns what the caller may see now."""
         assert self._attempt is not None
-        now = self._heard = self._clock.monotonic()
-        if self._ttft is None and (delta.life or delta.has_content or delta.finish_reason is not None):
-            self._ttft = now - self._started
+        if delta.alive:
+            self._heard = self._clock.monotonic()
+            if self._ttft is None:
+                self._ttft = self._heard - self._started
         if delta.usage is not None:
             self._usage = delta.usage
         self._attempt_text += text_tokens(delta.text)

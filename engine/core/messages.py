@@ -199,7 +199,8 @@ class Delta:
         finish_reason: Set on the event that ends a choice.
         usage: Tokens, usually on the last event.
         tool_calls: OpenAI-shaped tool-call deltas.
-        life: True for events that only show life (thoughts, role chunks, keep-alives that count).
+        life: True for events that only show that the model works: thoughts. A role chunk is sent by servers that have
+            only taken the request on, and an empty delta by anybody, so neither is life.
         index: Which choice this belongs to.
         raw: The provider's chunk in OpenAI's shape where it speaks that, else `None`.
     """
@@ -216,6 +217,11 @@ class Delta:
     def has_content(self) -> bool:
         """Whether a caller would see something of this event."""
         return bool(self.text or self.tool_calls)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the event shows that the model works; only such events hold the clocks of a stream."""
+        return bool(self.text or self.tool_calls or self.life or self.usage) or self.finish_reason is not None
 
 
 @value

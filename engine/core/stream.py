@@ -32,6 +32,8 @@ which keeps a thousand thinking streams from filling the memory."""
 DIVERGED = "continuation_diverged"
 """Code of the failure of a continuation that starts over in other words."""
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 _DOCUMENT = re.compile(r'\s*(?:\{|\[\s*[\[{"])')
 
 
@@ -45,7 +47,7 @@ class StreamJoiner:
         shown: Whether content has been passed on, by any attempt.
     """
 
-    __slots__ = ("_delivered", "_ended", "_first", "_held", "_plain", "_seam", "_seen", "_wanted", "shown")
+    __slots__ = ("_delivered", "_ended", "_first", "_half", "_held", "_plain", "_seam", "_seen", "_wanted", "shown")
 
     def __init__(self, request: Request) -> None:
         self.shown = False
@@ -58,6 +60,7 @@ class StreamJoiner:
         self._first = True
         self._seen: set[int] = set()
         self._ended: dict[int, Delta] = {}
+        self._half: dict[int, str] = {}
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -111,6 +114,7 @@ class StreamJoiner:
         self._held.clear()
         self._seen.clear()
         self._ended.clear()
+        self._half.clear()
         self._seam = None if how is None else Seam(self.delivered, exact=how is Continuation.PREFILL)
         self._first = how is None
 
@@ -128,6 +132,8 @@ class StreamJoiner:
                 was delivered stays, nothing of the attempt has been passed on.
         """
         self._seen.add(delta.index)
+        if self._half or (delta.text and _HALF.search(delta.text)):
+            delta = self._joined(delta)
         if delta.index in self._ended:
             if self._said_already(delta, self._ended[delta.index]):
                 return self._after_finish(delta)
@@ -171,6 +177,17 @@ class StreamJoiner:
             if delta.finish_reason is not None:
                 self._ended[delta.index] = delta
         return deltas
+
+    def _joined(self, delta: Delta) -> Delta:
+        """An event whose code points are whole: servers that cut by UTF-16 send the halves of one in two events.
+
+        A half that stays alone becomes the replacement character, for no encoding has it.
+        """
+        text = self._half.pop(delta.index, "") + delta.text
+        if text and "\ud800" <= text[-1] <= "\udbff" and delta.finish_reason is None:
+            self._half[delta.index], text = text[-1], text[:-1]
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return delta if text == delta.text else _with_text(delta, text)
 
     def _said_already(self, delta: Delta, last: Delta) -> bool:
         """Whether an event behind the finish has nothing new: no content, or the finish's once more, or all of it."""
@@ -238,15 +255,15 @@ def _with_text(delta: Delta, text: str) -> Delta:
 def _roleless(delta: Delta) -> Delta:
     """An event of a continuation without its role: SDKs that add deltas up make `assistantassistant` of two."""
     choice = _choice(delta)
-    if choice is None or "role" not in choice["delta"]:
+    if choice is None or "role" not in (choice.get("delta") or {}):
         return delta
     return replace(delta, raw=_edited(delta, {"role": None}))
 
 
 def _choice(delta: Delta) -> JSON | None:
-    """The choice of the raw chunk that a delta is about, if it has one with content."""
+    """The choice of the raw chunk that a delta is about, if it has one."""
     for choice in (delta.raw or {}).get("choices") or ():
-        if choice.get("index", 0) == delta.index and choice.get("delta"):
+        if (choice.get("index") or 0) == delta.index:
             found: JSON = choice
             return found
     return None
@@ -257,7 +274,7 @@ def _edited(delta: Delta, fields: JSON) -> JSON | None:
     ours = _choice(delta)
     if delta.raw is None or ours is None:
         return delta.raw
-    merged = {**ours["delta"], **fields}
+    merged = {**(ours.get("delta") or {}), **fields}
     body = {name: value for name, value in merged.items() if value is not None or name not in fields}
     choices = [{**choice, "delta": body} if choice is ours else choice for choice in delta.raw["choices"]]
     return {**delta.raw, "choices": choices}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,5 +29,6 @@ def whole_calls(pieces: Iterable[JSON]) -> tuple[JSON, ...]:
         if isinstance(function, dict):
             said = known.setdefault("function", {"name": "", "arguments": ""})
             said["name"] = said["name"] or function.get("name") or ""
-            said["arguments"] += function.get("arguments") or ""
+            arguments = function.get("arguments") or ""
+            said["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
     return tuple(calls.values())

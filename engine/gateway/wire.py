@@ -11,6 +11,7 @@ import orjson
 
 from engine.core.errors import InvalidRequest, SwitchgearError
 from engine.core.messages import JSON, Account, Chunk, Reply, Request, Usage
+from engine.providers.json_text import written
 
 OURS: Final = frozenset(
     {
@@ -180,7 +181,7 @@ def completion_body(reply: Reply, created: int) -> bytes:
         body = {**reply.raw, "model": reply.model}
         if reply.attempts > 1 or "usage" not in body:
             body["usage"] = usage_of(reply.usage)
-        return orjson.dumps(body)
+        return written(body)
     message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
     if reply.tool_calls:
         message["tool_calls"] = list(reply.tool_calls)
@@ -269,7 +270,7 @@ def _has_role(raw: Mapping[str, Any]) -> bool:
 
 
 def _data(body: Mapping[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
+    return b"data: " + written(body) + b"\n\n"
 
 
 def error_body(error: SwitchgearError) -> bytes:

@@ -90,8 +90,8 @@ class GeminiProvider:
                 if event is None:
                     return
                 for delta in reader.read(_plain(event)):
+                    limit = Limit.IDLE if delta.alive else limit
                     yield delta
-                limit = Limit.IDLE
         finally:
             # First the connection: the library's generators are nested and close only one level at a time.
             exchange.close()

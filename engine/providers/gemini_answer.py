@@ -75,12 +75,11 @@ class Reader:
         if not candidates:
             if usage is None and not feedback:
                 raise _broken(code="empty_event")
-            return [Delta(usage=usage, life=usage is None)]
-        if not all(isinstance(candidate, Mapping) for candidate in candidates):
-            raise _broken(code="malformed_event")
-        return [
-            self._candidate(candidate, None if place else usage, place) for place, candidate in enumerate(candidates)
-        ]
+            return [Delta(usage=usage)]
+        try:
+            return [self._candidate(one, None if place else usage, place) for place, one in enumerate(candidates)]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise _broken(code="malformed_event") from None
 
     def completion(self, body: Any) -> Completion:
         """A whole answer.
@@ -116,7 +115,8 @@ class Reader:
         reason = self._finish(candidate.get("finishReason"), index)
         self.begun = self.begun or bool(text or tools)
         self.finish_reason = reason or self.finish_reason
-        return Delta(text, reason, usage, tools, life=not (text or tools or reason), index=index)
+        life = bool(parts) and not (text or tools or reason)
+        return Delta(text, reason, usage, tools, life, index)
 
     def _tool(self, part: JSON, index: int) -> JSON:
         call, place = part["functionCall"], self._tools.get(index, 0)

@@ -82,8 +82,10 @@ class GeminiLegacyProvider:
         try:
             response = self._send(client.stream_generate_content, request, clock, line)
             for element in _elements(response, reader, clock):
-                yield from reader.read(element)
-                clock.restart(Limit.IDLE)
+                deltas = reader.read(element)
+                yield from deltas
+                if any(delta.alive for delta in deltas):
+                    clock.restart(Limit.IDLE)
         finally:
             line.free()
             if response is not None:

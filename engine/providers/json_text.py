@@ -32,4 +32,4 @@ def written(document: Any) -> bytes:
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
-        return json.dumps(document, ensure_ascii=False).encode()
+        return json.dumps(document).encode()

@@ -88,10 +88,9 @@ class OpenAIProvider:
                 if "text/event-stream" not in response.headers.get("content-type", "text/event-stream"):
                     raise await _no_stream(response)
             async with aclosing(_events(response, exchange)) as events:
-                async for data in events:
-                    for delta in _deltas(data, begun=begun):
-                        begun = begun or delta.has_content
-                        yield delta
+                async for delta in events:
+                    begun = begun or delta.has_content
+                    yield delta
         except aiohttp.ClientError as error:
             raise _transport(error, Category.TRUNCATED if begun else Category.CONNECTION) from error
         finally:
@@ -183,13 +182,13 @@ def _transport(error: aiohttp.ClientError, category: Category) -> ProviderFailur
     return ProviderFailure(category, status, detail=type(error).__name__, code="transport")
 
 
-async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> AsyncGenerator[str, None]:
-    """The data of each event until `[DONE]` or the end, under the clocks.
+async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> AsyncGenerator[Delta, None]:
+    """What each event says until `[DONE]` or the end, under the clocks.
 
-    The first-token clock runs until the first event; after that each event restarts the idle clock. Comments are
-    keep-alives of a proxy in front of the model and restart nothing.
+    The first-token clock runs until the first sign of life; after that each event restarts the idle clock. Comments
+    are keep-alives of a proxy in front of the model and restart nothing.
     """
-    parser, limit = EventParser(), Limit.FIRST_TOKEN
+    parser, limit, begun = EventParser(), Limit.FIRST_TOKEN, False
     chunks = response.content.iter_any()
     ended = False
     while not ended:
@@ -201,12 +200,14 @@ async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> Async
                     break
             else:
                 ended, found = True, _fed(parser, None)
-        limit = Limit.IDLE
         for event in found:
             if event.data.strip() == _DONE:
                 await _drained(response)
                 return
-            yield event.data
+            for delta in _deltas(event.data, begun=begun):
+                limit = Limit.IDLE if delta.alive else limit
+                begun = begun or delta.has_content
+                yield delta
 
 
 async def _drained(response: aiohttp.ClientResponse) -> None:
@@ -239,6 +240,15 @@ def _deltas(data: str, *, begun: bool) -> list[Delta]:
     if chunk.get("error"):
         failure = classify_openai(200, chunk, None, time.time())
         raise cut_by(failure) if begun else failure
+    try:
+        return _choices(chunk)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ProviderFailure(
+            Category.TRUNCATED, 200, detail="event of another shape", code="malformed_event"
+        ) from None
+
+
+def _choices(chunk: JSON) -> list[Delta]:
     usage = _usage(chunk.get("usage"))
     choices = chunk.get("choices") or [None]
     if len(choices) == 1:
@@ -250,19 +260,38 @@ def _deltas(data: str, *, begun: bool) -> list[Delta]:
 
 
 def _delta(choice: Any, usage: Usage | None, chunk: JSON) -> Delta:
-    if not isinstance(choice, dict):
-        return Delta(usage=usage, life=usage is None, raw=chunk)
+    if choice is None:
+        return Delta(usage=usage, raw=chunk)
     delta = choice.get("delta") or {}
-    text = delta.get("content") or ""
-    tools = tuple(delta.get("tool_calls") or ())
+    text = _text(delta.get("content"))
+    tools = _calls(delta.get("tool_calls"))
     reason = _finish(choice.get("finish_reason"))
-    life = not (text or tools or reason)
-    return Delta(
-        text if isinstance(text, str) else "", reason, usage, tools, life, int(choice.get("index") or 0), raw=chunk
-    )
+    life = not (text or tools or reason) and any(said for name, said in delta.items() if name != "role")
+    return Delta(text, reason, usage, tools, life, int(choice.get("index") or 0), raw=chunk)
+
+
+def _text(content: Any) -> str:
+    """The text of a content, which some servers send as a list of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join([part["text"] for part in content or () if part.get("type") == "text"])
+
+
+def _calls(calls: Any) -> tuple[JSON, ...]:
+    if calls and not all(isinstance(call, dict) for call in calls):
+        msg = "a tool call is no object"
+        raise TypeError(msg)
+    return tuple(calls or ())
 
 
 def _completion(body: JSON) -> Completion:
+    try:
+        return _answer(body)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ProviderFailure(Category.SERVER_ERROR, 200, detail="unreadable body", code="no_answer") from None
+
+
+def _answer(body: JSON) -> Completion:
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     message = choice.get("message") or {}
@@ -271,10 +300,10 @@ def _completion(body: JSON) -> Completion:
     if reason is None:
         raise ProviderFailure(Category.TRUNCATED, 200, detail="no finish reason", code="no_finish_reason")
     return Completion(
-        text=message.get("content") or "",
+        text=_text(message.get("content")),
         finish_reason=reason,
         usage=_usage(body.get("usage")) or Usage(),
-        tool_calls=tuple(message.get("tool_calls") or ()),
+        tool_calls=_calls(message.get("tool_calls")),
         model=str(body.get("model") or ""),
         raw=body,
         native_finish=str(native),

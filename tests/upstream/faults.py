@@ -27,6 +27,10 @@ class Fault:
         drip: A whole answer is sent in pieces with this pause between them.
         hang: Never send headers.
         reset: Reset the connection before the headers.
+        reset_after: Reset the connection after this many text events.
+        bytes: The body of a stream ends after this many bytes.
+        wide: Every letter is one of another script, of two to four bytes.
+        role_delay: After the first event of OpenAI's wire, which tells the role, before the next.
         cut_after: Drop the connection after this many text events (whole answers: in the middle of the body).
         stall_after: Send nothing more after this many text events.
         malformed_at: This text event is no JSON.
@@ -59,9 +63,13 @@ class Fault:
     delay: float = 0.0
     first_token: float = 0.0
     event_delay: float = 0.0
+    role_delay: float = 0.0
     drip: float = 0.0
     hang: bool = False
     reset: bool = False
+    reset_after: int | None = None
+    bytes: int | None = None
+    wide: bool = False
     cut_after: int | None = None
     stall_after: int | None = None
     malformed_at: int | None = None

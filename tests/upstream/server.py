@@ -17,7 +17,7 @@ from aiohttp import web
 
 from engine.providers.answers import PrefillRefused
 from tests.upstream.faults import ERRORS, HEALTHY, Fault, Script
-from tests.upstream.wires import Event, Gemini, OpenAI, Wire, camel
+from tests.upstream.wires import Event, Gemini, OpenAI, Wire, camel, narrow, widened
 
 EVERY_MODEL = "*"
 
@@ -64,6 +64,10 @@ class _Listener:
 
 class _Dropped(Exception):  # not an error: the fault wanted it
     """A fault ended the answer."""
+
+
+class _Reset(_Dropped):
+    """A fault ended the answer with an RST."""
 
 
 class Upstream:
@@ -280,7 +284,7 @@ async def _answer(request: web.Request, wire: Wire, seen: Seen, fault: Fault, st
     if fault.blocked and wire.name == "openai":
         name = "content_filter"
     try:
-        answer = None if name else wire.answer(seen.body, fault)
+        answer = None if name else wire.answer(narrow(seen.body) if fault.wide else seen.body, fault)
     except PrefillRefused:
         answer, name = None, "prefill_refused"
     if answer is None:
@@ -289,6 +293,8 @@ async def _answer(request: web.Request, wire: Wire, seen: Seen, fault: Fault, st
         headers = {**wire_headers, **fault.headers, "content-type": fault.content_type}
         body = [wire.error(name)] if style == "array" else wire.error(name)
         return web.Response(status=fault.status or known.status, body=json.dumps(body).encode(), headers=headers)
+    if fault.wide:
+        answer = widened(answer)
     if style is None:
         return await _send_whole(request, fault, json.dumps(wire.whole(answer, fault, seen.model)).encode())
     events = wire.events(answer, fault, seen.model)
@@ -316,7 +322,7 @@ async def _send_whole(request: web.Request, fault: Fault, body: bytes) -> web.St
 async def _paced(events: Any, wire: Wire, seen: Seen, fault: Fault) -> AsyncIterator[Event | str]:
     """The events with their faults: pauses here, broken ones as raw text, `_Dropped` where the stream ends."""
     await asyncio.sleep(fault.first_token)
-    for event in events:
+    for place, event in enumerate(events):
         if event.text:
             if seen.events == fault.error_at:
                 yield Event(wire.error(fault.error or "unavailable"))
@@ -327,6 +333,8 @@ async def _paced(events: Any, wire: Wire, seen: Seen, fault: Fault) -> AsyncIter
                 await asyncio.Event().wait()
             if seen.events == fault.cut_after:
                 raise _Dropped
+            if seen.events == fault.reset_after:
+                raise _Reset
             if seen.events == fault.malformed_at:
                 yield '{"candidates": [{"content": }]'
                 return
@@ -334,6 +342,8 @@ async def _paced(events: Any, wire: Wire, seen: Seen, fault: Fault) -> AsyncIter
                 await asyncio.sleep(fault.event_delay)
         yield event
         seen.events += event.text
+        if not place and not event.text:
+            await asyncio.sleep(fault.role_delay)
 
 
 async def _send_stream(
@@ -348,11 +358,20 @@ async def _send_stream(
         response.enable_chunked_encoding()
     await response.prepare(request)
     encode = _sse if style == "sse" else _element
-    count = 0
+    count = sent = 0
     try:
         async for event in events:
-            await _write(response, encode(event, fault, first=count == 0), fault.split)
+            data = encode(event, fault, first=count == 0)
+            if fault.bytes is not None and sent + len(data) >= fault.bytes:
+                await _write(response, data[: fault.bytes - sent], fault.split)
+                await response.write_eof()
+                return response
+            await _write(response, data, fault.split)
+            sent += len(data)
             count += 1
+    except _Reset:
+        _reset(request)
+        raise
     except _Dropped:
         _close(request)
         raise
@@ -367,20 +386,19 @@ def _sse(event: Event | str, fault: Fault, *, first: bool) -> bytes:
     end = "\r\n" if fault.crlf else "\n"
     data = event if isinstance(event, str) else event.data
     indent = 1 if fault.multiline else None
-    text = data if isinstance(data, str) else json.dumps(data, indent=indent)
+    text = data if isinstance(data, str) else json.dumps(data, indent=indent, ensure_ascii=not fault.wide)
     lines = [": OPENROUTER PROCESSING", ""] if fault.comments else []
     lines += [f"data: {line}" for line in text.split("\n")]
     return (end.join([*lines, "", ""])).encode()
 
 
 def _element(event: Event | str, fault: Fault, *, first: bool) -> bytes:
-    del fault
-    text = event if isinstance(event, str) else json.dumps(event.data, indent=1)
+    text = event if isinstance(event, str) else json.dumps(event.data, indent=1, ensure_ascii=not fault.wide)
     return (("[" if first else ",\r\n") + text).encode()
 
 
 async def _write(response: web.StreamResponse, data: bytes, split: int) -> None:
-    size = split or len(data)
+    size = split or max(1, len(data))
     for start in range(0, len(data), size):
         await response.write(data[start : start + size])
         if split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from engine.providers.answers import Answer, answer_to
@@ -231,6 +231,27 @@ class Gemini:
         reason = 1 if self._numbers else "SAFETY"
         usage = {"promptTokenCount": answer.input_tokens, "totalTokenCount": answer.input_tokens}
         return {"promptFeedback": {"blockReason": reason}, "usageMetadata": usage, "modelVersion": model}
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_WIDE = str.maketrans(_LETTERS, "äбçдéфγ漢ийкλ名νопрсτуふщ字ы😀👩")
+_NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
+
+
+def wide(text: str) -> str:
+    """A text in letters of two to four bytes."""
+    return text.translate(_WIDE)
+
+
+def widened(answer: Answer) -> Answer:
+    """An answer in wide letters."""
+    return replace(answer, text=wide(answer.text))
+
+
+def narrow(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body whose wide letters are the plain ones again."""
+    plain: Mapping[str, Any] = json.loads(json.dumps(body, ensure_ascii=False).translate(_NARROW))
+    return plain
 
 
 _CALLERS_OWN = {

@@ -108,6 +108,26 @@ def test_events_that_show_nothing_are_not_passed_on_after_content_either() -> No
     assert fed(stream, ROLE) == [ROLE]
 
 
+def test_the_halves_of_a_code_point_are_passed_on_as_one() -> None:
+    stream = joiner()
+    passed = fed(stream, chunk("x\ud83d"), chunk("\ude00y"))
+    assert text(passed) == stream.delivered == "x😀y"
+    assert "".join(delta.raw["choices"][0]["delta"]["content"] for delta in passed if delta.raw) == "x😀y"
+
+
+def test_half_a_code_point_that_stays_alone_becomes_the_replacement_character() -> None:
+    for events in ([chunk("x\ud83d"), chunk("", "stop")], [chunk("x\ud83d", "stop")], [chunk("x\udead", "stop")]):
+        assert text(fed(joiner(), *events)) == "x\ufffd"
+
+
+def test_half_a_code_point_is_not_delivered_when_its_attempt_breaks() -> None:
+    stream = joiner()
+    fed(stream, Delta("a\ud83d"))
+    assert stream.delivered == "a"
+    stream.begin(PREFILL)
+    assert text(fed(stream, Delta("😀b"))) == "😀b"
+
+
 # -- the finish ------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ def test_thoughts_show_life_and_never_become_text(gemini: Asked, upstream: Upstr
     got = gemini.streamed(call(PROMPT))
     assert got.text == TEXT
     assert [delta.life for delta in got.deltas[:3]] == [True, True, False]
+    assert not Reader().read({"candidates": [{"content": {"role": "model"}}]})[0].alive
     whole = gemini.generate(call(PROMPT))
     assert whole.text == TEXT
     assert whole.usage.output_tokens == -(-len(TEXT) // 4) + 2
@@ -252,7 +253,10 @@ def test_several_candidates_of_a_whole_answer_are_all_in_its_body() -> None:
         Reader().completion(body)
 
 
-@pytest.mark.parametrize("body", [None, [], "x", {}, {"candidates": []}])
+ODD: list[Any] = [None, [], "x", {}, {"candidates": []}, {"candidates": [5]}, {"candidates": [{"content": "x"}]}]
+
+
+@pytest.mark.parametrize("body", ODD, ids=str)
 def test_what_is_no_event_truncates(body: Any) -> None:
     with pytest.raises(ProviderFailure) as caught:
         Reader().read(body)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from engine.core.messages import Limits
 from engine.core.outcomes import Category
 from engine.providers.answers import answer_text
+from engine.providers.base import Limit
 from tests.engine.providers.contract import MODEL, Asked, asked, call
 from tests.upstream import Fault, Upstream
 
@@ -65,10 +68,10 @@ def test_fields_nobody_knows_pass_both_ways(openai: Asked, upstream: Upstream) -
     assert all(delta.raw is not None and delta.raw["system_fingerprint"] == "fp_1" for delta in chunks)
 
 
-def test_thoughts_and_the_role_show_life_and_no_content(openai: Asked, upstream: Upstream) -> None:
+def test_thoughts_show_life_and_the_role_does_not(openai: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(thoughts=2))
     deltas = openai.streamed(call(PROMPT)).deltas
-    assert [delta.life for delta in deltas[:4]] == [True, True, True, False]
+    assert [delta.alive for delta in deltas[:4]] == [False, True, True, True]
     assert not any(delta.has_content for delta in deltas[:3])
 
 
@@ -126,3 +129,46 @@ def test_without_a_key_no_authorization_is_sent(upstream: Upstream) -> None:
     keyless.generate(call(PROMPT))
     keyless.close()
     assert "authorization" not in upstream.seen(MODEL)[-1].headers
+
+
+SHAPES = [
+    {"choices": "x"},
+    {"choices": [5]},
+    {"choices": [{"index": 0, "delta": "text"}]},
+    {"choices": [{"index": "first", "delta": {"content": "x"}}]},
+    {"choices": [{"index": 0, "delta": {"content": 5}}]},
+    {"choices": [{"index": 0, "delta": {"content": ["x"]}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": "f"}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [5]}}]},
+]
+
+
+@pytest.mark.parametrize("event", SHAPES, ids=str)
+def test_an_event_of_another_shape_is_a_break_and_no_mistake_of_ours(
+    openai: Asked, upstream: Upstream, event: dict[str, Any]
+) -> None:
+    upstream.set(MODEL, Fault(body=f"data: {json.dumps(event)}\n\n", content_type="text/event-stream"))
+    got = openai.streamed(call(PROMPT))
+    assert got.failure is not None
+    assert (got.failure.category, got.failure.code) == (Category.TRUNCATED, "malformed_event")
+    upstream.set(MODEL, Fault(body={"choices": [{"message": "x", "finish_reason": "stop"}]}))
+    assert openai.failure(call(PROMPT)).category is Category.SERVER_ERROR
+
+
+def test_a_content_of_parts_is_its_text(openai: Asked, upstream: Upstream) -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hello"}]
+    events = [{"choices": [{"index": 0, "delta": {"content": parts}, "finish_reason": "stop"}]}, "[DONE]"]
+    said = "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}\n\n" for one in events)
+    upstream.set(MODEL, Fault(body=said, content_type="text/event-stream"))
+    assert openai.streamed(call(PROMPT)).text == "Hello"
+    upstream.set(MODEL, Fault(body={"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}))
+    assert openai.generate(call(PROMPT)).text == "Hello"
+
+
+def test_a_role_and_empty_deltas_keep_no_clock(openai: Asked, upstream: Upstream) -> None:
+    upstream.set(MODEL, Fault(role_delay=0.4))
+    limits = Limits(first_token=2.0, idle=0.2, total=5.0)
+    assert openai.streamed(call(PROMPT, limits=limits)).text == TEXT, "the first token has its own clock"
+    got = openai.streamed(call(PROMPT, limits=Limits(first_token=0.2, idle=2.0, total=5.0)))
+    assert got.failure is not None
+    assert got.failure.code == Limit.FIRST_TOKEN
