@@ -24,7 +24,8 @@ from engine.recording import UNTRIED
 log = logging.getLogger(__name__)
 
 READER_GRACE: Final = 1.0
-"""Seconds beyond a stream's deadline for its last events to be read, before its caller counts as gone."""
+"""Seconds beyond a stream's deadline for its end to be recorded and read. A caller who has not even read what came
+before the deadline counts as gone with it."""
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -138,25 +139,37 @@ async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> No
 
 
 async def _stream(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
+    """Stream an answer; a caller who does not read it holds nothing beyond the deadline."""
+    sending = False
+    loop, clock = asyncio.get_running_loop(), asyncio.timeout(None)
+
+    def over() -> None:
+        clock.reschedule(loop.time() + (0.0 if sending else READER_GRACE))
+
+    deadline = loop.call_later(manager.total, over)
     body: StreamBody | None = None
-    clock = asyncio.timeout(manager.total + READER_GRACE)
     try:
-        async with clock, contextlib.aclosing(manager.stream(asked.request)) as chunks:
-            async for chunk in chunks:
-                if body is None:
-                    body = await _open(chunk, asked, send)
-                if event := body.event(chunk):
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-    except SwitchgearError as error:
-        await _fail(send, error, begun=body is not None)
-    except Exception as error:
-        if clock.expired():
-            log.warning("a caller stopped reading its stream; the connection is closed")
-            return  # nothing more can be sent, and an answer that is not completed is cut off by the server
-        log.exception("a stream failed by a mistake of ours")
-        await _fail(send, _internal(error, manager, asked), begun=body is not None)
-    else:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with clock:
+            try:
+                async with contextlib.aclosing(manager.stream(asked.request)) as chunks:
+                    async for chunk in chunks:
+                        if body is None:
+                            body = await _open(chunk, asked, send)
+                        if event := body.event(chunk):
+                            sending = True
+                            await send({"type": "http.response.body", "body": event, "more_body": True})
+                            sending = False
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            except SwitchgearError as error:
+                await _fail(send, error, begun=body is not None)
+            except Exception as error:
+                log.exception("a stream failed by a mistake of ours")
+                await _fail(send, _internal(error, manager, asked), begun=body is not None)
+    except TimeoutError:
+        # Nothing more can be sent, and an answer that is not completed is cut off by the server.
+        log.warning("a caller stopped reading its stream; the connection is closed")
+    finally:
+        deadline.cancel()
 
 
 async def _open(chunk: Chunk, asked: Asked, send: Send) -> StreamBody:

@@ -620,6 +620,7 @@ def test_a_caller_who_stops_reading_does_not_keep_the_upstream_open_for_ever(ser
     clocks = 'first_token = "2s"\nanswer = "2s"\nidle = "2s"\ntotal = "10s"'
     gateway = serve(replace={clocks: clocks.replace('"2s"', '"700ms"').replace('"10s"', '"700ms"')})
     upstream.set(PRO, Fault(words=600, words_per_event=1, extra={"pad": "x" * 20_000}))
+    tasks = gateway.tasks()
     body = json.dumps({"model": "chat", "messages": MESSAGES, "stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.socket() as caller:
@@ -629,6 +630,8 @@ def test_a_caller_who_stops_reading_does_not_keep_the_upstream_open_for_ever(ser
         rows = within(6, lambda: gateway.rows("requests"))
         assert rows, "the request ended although nobody read it"
         assert rows[0]["status_code"] in (499, 502)
+        assert rows[0]["duration_ms"] < 700 + 500, "it does not outlive its total"
+        assert within(3, lambda: gateway.tasks() <= tasks), "nor does a task of it"
         assert within(2, lambda: upstream.seen()[0].ended)
         assert outstanding(gateway.exchange) == gateway.exchange.in_flight == 0
 
