@@ -91,6 +91,13 @@ def cuttable_adapter() -> Any:
             super().init_poolmanager(*args, **kwargs)
             self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
+        def close(self) -> None:
+            # The library leaves idle connections to the garbage collector.
+            hosts = self.poolmanager.pools.keys()
+            for host in hosts:
+                self.poolmanager.pools[host].close()
+            super().close()
+
     return Adapter()
 
 
