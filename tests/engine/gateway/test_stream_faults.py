@@ -136,6 +136,8 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
     with opened(face, config, upstream) as serving:
         upstream.set("*", SHORT)
         assert within(10, lambda: serving.ask().whole), "the library is imported and its client made"
+        upstream.set(PRO, replace(SHORT, error="gateway_timeout"))
+        assert not other.able or within(10, lambda: serving.ask().whole), "and the other model's client, too"
         upstream.set(FLASH, other.fault)
         for name, fault in FAULTS.items():
             for at in PLACES.get(name, range(EVENTS)):
