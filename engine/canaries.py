@@ -208,6 +208,22 @@ class CanarySchedule:
         """Monotonic seconds of the next run, `None` without canaries."""
         return min(self._next, default=None)
 
+    def resume(self, since: Mapping[tuple[str, Role], float], now: float) -> None:
+        """Go on where earlier processes of the store left off, before the first run.
+
+        What was asked less than an interval ago waits for the rest of it. The others are spread over the interval,
+        the one that waits longest first; so processes that live shorter than an interval ask all of them in turn.
+
+        Args:
+            since: Seconds since a canary was last asked of a model, by the canary's name and the role.
+            now: Monotonic seconds.
+        """
+        ages = [since.get((run.canary.name, run.role), math.inf) for run in self._runs]
+        order = sorted(range(len(ages)), key=lambda place: -ages[place])
+        for turn, place in enumerate(order):
+            rest = self._every - ages[place]
+            self._next[place] = now + (rest if rest > 0 else self._every * turn / len(order))
+
     def due(self, now: float) -> tuple[Run, ...]:
         """The runs whose time has come; each is given once."""
         ready = [place for place, at in enumerate(self._next) if at <= now]

@@ -4,7 +4,9 @@ One process per store asks, the holder of a lease; the others read what it found
 many workers a host runs, and yet every host finds out for itself, as its vote has to be its own. Asking goes through
 whichever driver serves the manager, as synthetic requests, so limits, breakers and the record are those of callers.
 
-The agent's thread turns the watch, not the scheduler of alerts: an application that embeds a manager has canaries too.
+The agent's thread turns the watch, not the scheduler of alerts: an application that embeds a manager has canaries too,
+asked by its own providers and judged before its own breakers. A process that starts goes on with the schedule of those
+before it.
 
     due ──ask──> judged: in the store with its request ──> every process: breaker, vote
      ^             |
@@ -123,6 +125,9 @@ class CanaryWatch:
         with self._instance.recorder.store.reader() as connection:
             if post.seen is None:
                 found = queries.latest_canaries(connection, exchange.name, since_ms=since_ms)
+                wall_ms = exchange.clock.wall_ms()
+                since = {(row.canary, Role(row.role)): max(0, wall_ms - row.ts_ms) / 1000 for row in found}
+                post.schedule.resume(since, exchange.clock.monotonic())
             else:
                 found = queries.canaries_after(connection, exchange.name, post.seen)
         for row in sorted(found, key=lambda row: row.seq):

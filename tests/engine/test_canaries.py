@@ -19,6 +19,10 @@ def expecting(**properties: object) -> Canary:
     return Canary(name="sum", prompt="17 + 25?", expect=Expectation.model_validate(properties))
 
 
+def named(name: str) -> Canary:
+    return expecting(equals=name).model_copy(update={"name": name})
+
+
 def found(text: str, finish: FinishReason | None = FinishReason.STOP, **properties: object) -> tuple[str, ...]:
     return judge(expecting(**properties), Completion(text, finish)).broken
 
@@ -103,6 +107,29 @@ def test_missed_runs_are_not_made_up_for() -> None:
     assert len(schedule.due(1_000.0)) == 2
     assert schedule.due(1_000.0) == ()
     assert schedule.next_at == 1_005.0
+
+
+def test_a_process_that_starts_goes_on_with_the_schedule_of_those_before_it() -> None:
+    schedule = CanarySchedule([named("a"), named("b")], 40.0, 0.0)
+    schedule.resume({("a", Role.PRIMARY): 10.0, ("a", Role.SECONDARY): 55.0, ("b", Role.PRIMARY): 45.0}, 100.0)
+    seen = [(now, run.canary.name, run.role) for now in range(100, 141) for run in schedule.due(float(now))]
+    assert seen == [
+        (100, "b", Role.SECONDARY),  # never asked
+        (110, "a", Role.SECONDARY),
+        (120, "b", Role.PRIMARY),
+        (130, "a", Role.PRIMARY),  # the rest of its interval
+        (140, "b", Role.SECONDARY),
+    ]
+
+
+def test_processes_that_live_shorter_than_an_interval_ask_every_canary_in_turn() -> None:
+    asked: dict[tuple[str, Role], float] = {}
+    for start in range(0, 400, 50):
+        schedule = CanarySchedule([named("a"), named("b")], 300.0, float(start))
+        schedule.resume({run: start - at for run, at in asked.items()}, float(start))
+        for now in range(start, start + 20):
+            asked |= {(run.canary.name, run.role): float(now) for run in schedule.due(float(now))}
+    assert len(asked) == 4
 
 
 def test_without_canaries_nothing_is_ever_due() -> None:

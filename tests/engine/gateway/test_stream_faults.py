@@ -42,7 +42,7 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
     "error object": lambda at: replace(SHORT, error_at=at),
     "stall": lambda at: replace(SHORT, stall_after=at),
 }
-PLACES = {"stall": (0, 2), "end": range(14)}
+PLACES = {"stall": (2,), "end": range(14)}
 """Where the ones happen that are not tried at every event: a stall costs half a second, an end cuts letters."""
 
 
