@@ -8,6 +8,7 @@ pieces that cut them.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +17,25 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 
 from engine import Request, SwitchgearError
 from engine.instance import Instance
 from engine.providers.answers import Continuation, answer_text
 from tests.engine.drivers import Looped, Threaded, outstanding, rows, within
 from tests.engine.gateway.running import FLASH, PRO, running, settings
-from tests.engine.gateway.test_streams import KINDS, NO_PREFILL, PATIENT, PREFILL, PROMPT, QUICK, WORDS, Got, read
+from tests.engine.gateway.test_streams import (
+    CLOCKS,
+    KINDS,
+    NO_PREFILL,
+    PATIENT,
+    PREFILL,
+    PROMPT,
+    QUICK,
+    WORDS,
+    Got,
+    read,
+)
 from tests.upstream import Fault, Upstream
 from tests.upstream.wires import wide
 
@@ -118,6 +131,15 @@ def held_to_the_law(face: Open, got: Got) -> bool:
     return False
 
 
+def warmed(ask: Callable[[], Got], upstream: Upstream, *, both: bool = True) -> None:
+    """Have the libraries imported and both models' clients made before short clocks count."""
+    upstream.set("*", SHORT)
+    assert within(10, lambda: ask().whole)
+    upstream.set(PRO, replace(SHORT, error="gateway_timeout"))
+    assert not both or within(10, lambda: ask().whole)
+    upstream.forget()
+
+
 def connections(upstream: Upstream) -> int:
     """From this process to the upstream."""
     open_ones = psutil.Process().net_connections("tcp")
@@ -134,10 +156,7 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
     config = settings(tmp_path, upstream, kind, flash=other.capabilities, rest=PATIENT, replace=QUICK)
     threads, before = threading.active_count(), connections(upstream)
     with opened(face, config, upstream) as serving:
-        upstream.set("*", SHORT)
-        assert within(10, lambda: serving.ask().whole), "the library is imported and its client made"
-        upstream.set(PRO, replace(SHORT, error="gateway_timeout"))
-        assert not other.able or within(10, lambda: serving.ask().whole), "and the other model's client, too"
+        warmed(serving.ask, upstream, both=other.able)
         upstream.set(FLASH, other.fault)
         for name, fault in FAULTS.items():
             for at in PLACES.get(name, range(EVENTS)):
@@ -149,3 +168,75 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
         assert within(3, lambda: all(one.ended for one in upstream.seen()))
     assert within(5, lambda: threading.active_count() <= threads), threading.enumerate()
     assert within(3, lambda: connections(upstream) <= before), "every connection is closed"
+
+
+# -- the clocks --------------------------------------------------------------------------------------------------------
+
+WAYS = [*((face, "openai") for face in FACES), *(("gateway", kind) for kind in KINDS[1:])]
+
+
+@pytest.mark.parametrize(("face", "kind"), WAYS)
+def test_a_continuation_does_not_outlive_the_deadline_that_began_before_it(
+    tmp_path: Path, upstream: Upstream, face: str, kind: str
+) -> None:
+    short = {CLOCKS: 'first_token = "1500ms"\nanswer = "1500ms"\nidle = "1500ms"\ntotal = "1500ms"'}
+    config = settings(tmp_path, upstream, kind, flash=PREFILL, rest=PATIENT, replace=short)
+    with opened(face, config, upstream) as serving:
+        warmed(serving.ask, upstream)
+        upstream.set(PRO, replace(SHORT, cut_after=2, event_delay=0.4))
+        upstream.set(FLASH, replace(SHORT, event_delay=0.6))
+        assert not held_to_the_law(serving, serving.ask())
+        row = serving.rows("requests")[-1]
+        assert 1450 <= row["duration_ms"] < 2000
+        categories = [one["category"] for one in serving.rows("attempts", f"request_id = '{row['id']}'")]
+        assert categories == ["truncated", "timeout"]
+        assert serving.instance.exchanges["chat"].in_flight == 0
+        assert within(1, lambda: upstream.seen(FLASH)[-1].ended) == "disconnected"
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_models_own_clocks_replace_the_managers_and_it_is_not_asked_again(
+    tmp_path: Path, upstream: Upstream, face: str
+) -> None:
+    own = "[models.pro.timeouts]\nfirst_token = '300ms'\nidle = '300ms'\n"
+    table = "[managers.chat.timeouts]\n"
+    config = settings(tmp_path, upstream, flash=PREFILL, rest=PATIENT, replace={table: own + table})
+    with opened(face, config, upstream) as serving:
+        warmed(serving.ask, upstream)
+        upstream.set(FLASH, replace(SHORT, words_per_event=5, event_delay=0.4))
+        silent = [Fault(hang=True), replace(SHORT, first_token=9.0), replace(SHORT, role_delay=9.0)]
+        for fault in (*silent, replace(SHORT, stall_after=2)):
+            upstream.forget()
+            upstream.set(PRO, fault)
+            assert held_to_the_law(serving, serving.ask())
+            assert [one.model for one in upstream.seen()] == [PRO, FLASH]
+            left, other = serving.rows("attempts", f"request_id = '{serving.rows('requests')[-1]['id']}'")
+            assert 295 <= left["duration_ms"] < 1500, "left at its own limit, once"
+            assert other["duration_ms"] > 395, "the other one lives by the manager's"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caller_who_leaves_a_continuation_closes_it_and_both_attempts_are_on_record(
+    tmp_path: Path, upstream: Upstream, kind: str
+) -> None:
+    config = settings(tmp_path, upstream, kind, flash=PREFILL, rest=PATIENT)
+    with running(config, upstream=upstream) as gateway:
+        warmed(lambda: read(gateway), upstream)
+        before = len(gateway.rows("requests"))
+        upstream.set(PRO, replace(SHORT, cut_after=2))
+        upstream.set(FLASH, replace(SHORT, event_delay=0.4))
+        body = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
+        with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=10) as answer:
+            assert within(5, lambda: upstream.seen(FLASH) and upstream.seen(FLASH)[0].events > 1)
+            left = time.monotonic()
+            answer.raw.close()
+        assert within(2, lambda: upstream.seen(FLASH)[0].ended) == "disconnected"
+        assert (upstream.seen(FLASH)[0].ended_at or 0) - left < 1.0
+        assert within(2, lambda: len(gateway.rows("requests")) > before)
+        row = gateway.rows("requests")[-1]
+        first, second = gateway.rows("attempts", f"request_id = '{row['id']}'")
+        assert (row["outcome"], first["category"], second["category"]) == ("cancelled", "truncated", "cancelled")
+        assert row["output_tokens"] == first["output_tokens"] + second["output_tokens"] > 0
+        assert first["usage_estimated"] == second["usage_estimated"] == 1
+        assert gateway.breaker("secondary").failures == 0
+        assert outstanding(gateway.exchange) == gateway.exchange.in_flight == 0
