@@ -14,8 +14,9 @@ Some repeats cannot be told from an answer that repeats itself: after `ha ` a mo
   already (rows of a table, zeros, a refrain), because an answer in such a rhythm goes on with exactly that. It is one
   when the last `LEAST_OVERLAP` characters are those of one overlap earlier: a table may break off inside a row.
 * The whole delivered text is trimmed however short it is, where the model was given it as history: models that
-  start over do it from the top. After a prefill a model goes on by construction, so there the two rules above hold
-  for the whole text too.
+  start over do it from the top. After a prefill a model goes on by construction, and behind white space that was not
+  there before it is less likely to begin again, so in both the whole has to be `LEAST_WHOLE` characters without a
+  rhythm. White space before anything else is the answer's own.
 
 A start over in other words cannot be joined: once it has followed the delivered text from the top for
 `CLEAR_RESTART` characters and then leaves it, passing it on would say the beginning twice.
@@ -31,6 +32,9 @@ very`); saying two words twice exactly where a stream broke is far rarer than a 
 
 LEAST_UNBROKEN = 12
 """Characters of an overlap inside one word, or in a script without spaces."""
+
+LEAST_WHOLE = 4
+"""Characters of a whole text that is said again; no answer but one in play begins with `The The`."""
 
 CLEAR_RESTART = 32
 """Characters; two answers that agree this far from the first letter on are the same answer begun twice."""
@@ -54,14 +58,14 @@ class Seam:
 
     Args:
         delivered: What the caller has got.
-        exact: True after a prefill: the model is bound to go on exactly, so a short text is never a start over.
+        exact: True after a prefill: the model is bound to go on exactly, so a very short text is never a start over.
 
     Attributes:
         fit: What is known so far.
         trim: Characters at the beginning of the continuation that were delivered already.
     """
 
-    __slots__ = ("_delivered", "_exact", "_said", "_start", "_whole", "fit", "trim")
+    __slots__ = ("_complete", "_delivered", "_exact", "_said", "_start", "_whole", "fit", "trim")
 
     def __init__(self, delivered: str, *, exact: bool) -> None:
         self.fit = Fit.OPEN
@@ -70,6 +74,7 @@ class Seam:
         self._exact = exact
         self._said: list[str] = []
         self._whole = 0
+        self._complete = False
         self._start: int | None = 0
 
     def say(self, text: str) -> Fit:
@@ -99,6 +104,7 @@ class Seam:
     def finish(self) -> Fit:
         """Say that the continuation is complete: whatever is open is decided by what there is."""
         if self.fit is Fit.OPEN:
+            self._complete = True
             said = "".join(self._said)
             start = self._find(said, 0, complete=True)
             self._decide(len(self._delivered) - start if start is not None and self._repeats(start) else 0, said)
@@ -113,7 +119,7 @@ class Seam:
             complete: Only places whose rest of the delivered text has been said whole.
         """
         delivered = self._delivered
-        if start == 0 and not self._exact and _agree(delivered, said, 0, complete=complete):
+        if start == 0 and (not self._exact or self._marked()) and _agree(delivered, said, 0, complete=complete):
             return 0
         head, last = said[:LEAST_OVERLAP], len(delivered) - LEAST_OVERLAP
         if complete:
@@ -127,7 +133,7 @@ class Seam:
 
     def _repeats(self, start: int) -> bool:
         """Whether the end of the delivered text from `start` on, said again, is a repeat and not a rhythm."""
-        if start == 0 and not self._exact:
+        if start == 0 and (not self._exact or self._marked()):
             return True
         overlap = self._delivered[start:]
         if len(overlap) < LEAST_UNBROKEN and len(overlap.split(maxsplit=1)) < 2:
@@ -135,10 +141,19 @@ class Seam:
         last = overlap[-LEAST_OVERLAP:]
         return not (periodic(overlap) or self._delivered.endswith(last, 0, start))
 
+    def _marked(self) -> bool:
+        """Whether the whole delivered text is one that an answer does not begin with twice."""
+        return len(self._delivered) >= LEAST_WHOLE and not periodic(self._delivered)
+
     def _decide(self, trim: int, said: str) -> Fit:
         self.trim = trim
+        bare = said if self._exact else said.lstrip()
+        if not trim and bare != said and self._marked():
+            if len(bare) < len(self._delivered) and self._delivered.startswith(bare) and not self._complete:
+                return self.fit
+            self.trim = len(said) - len(bare) + len(self._delivered) if bare.startswith(self._delivered) else 0
         again = self._delivered[:CLEAR_RESTART]
-        restarted = not trim and len(again) == CLEAR_RESTART and said.startswith(again)
+        restarted = not self.trim and len(again) == CLEAR_RESTART and bare.startswith(again)
         self.fit = Fit.DIVERGED if restarted and not self._rhythm() else Fit.JOINED
         self._said.clear()
         return self.fit
