@@ -207,11 +207,11 @@ class TimeoutsSection(Section):
     connect: Span = _TIMEOUTS.connect
     """Reaching the provider."""
     first_token: Span = _TIMEOUTS.first_token
-    """First sign of life of a stream; thought events count."""
+    """First sign of life of a stream; thought events count, a role or an empty chunk does not."""
     answer: Span = _TIMEOUTS.answer
     """One whole attempt when not streaming."""
     idle: Span = _TIMEOUTS.idle
-    """Silence between two chunks of a stream."""
+    """Silence of a stream: no text, tool call or thought; comments and empty chunks keep it silent."""
     total: Span = _TIMEOUTS.total
     """One deadline for all waits, retries and failovers of a request."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from engine import DualModelManager, queries
+from engine import AsyncDualModelManager, DualModelManager, queries
 from engine.config import Config, parse
 from engine.core.errors import ConfigurationError
 from engine.core.messages import Role
@@ -245,3 +246,57 @@ def test_a_mistake_in_the_file_of_canaries_is_found_at_start(configured: Callabl
     (tmp_path / "canaries.toml").write_text('[[canaries]]\nname = "x"\n', encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"canaries\.toml: canaries\[0\]\.prompt: is missing"):
         DualModelManager.from_config(config, "chat")
+
+
+def test_a_stream_in_a_wrong_shape_never_ends_as_a_whole_answer(
+    configured: Callable[..., Config], upstream: Upstream
+) -> None:
+    chunks = [{"index": 0, "delta": {"content": text}} for text in ("colour ", "me ", "impressed")]
+    events = [{"choices": [one]} for one in [*chunks, {"index": 0, "delta": {}, "finish_reason": "stop"}]]
+    said = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    upstream.set("pro", Fault(body=said, content_type="text/event-stream"))
+    asked = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "n?"}],
+        "response_format": FORMAT,
+        "stream": True,
+    }
+    with gateway(configured("json_schema = true")) as (url, instance):
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            text, identity = answer.read().decode(), answer.headers["x-switchgear-request-id"]
+        assert "impressed" in text
+        assert '"finish_reason":"stop"' not in text
+        assert "[DONE]" not in text
+        assert text.rstrip().split("\n\n")[-1].startswith('event: error\ndata: {"error":{')
+        with instance.recorder.store.reader() as connection:
+            made = queries.request(connection, identity)
+        assert made is not None
+        assert (made.request.code, [one.category for one in made.attempts]) == ("stream_broken", ["semantic"])
+        assert str(instance.exchanges["chat"].board.lines[Role.PRIMARY].breaker.state) == "closed"
+
+
+def test_an_embedded_asynchronous_manager_asks_canaries_before_it_has_a_caller(
+    configured: Callable[..., Config], upstream: Upstream
+) -> None:
+    upstream.set("flash", NONSENSE)
+
+    async def served() -> None:
+        manager = AsyncDualModelManager.from_config(
+            configured('canaries = "canaries.toml"\ncanary_every = "1s"'), "chat"
+        )
+        try:
+            await manager.start()
+            board = manager._exchange.board
+            for _ in range(400):
+                if board.drifted(Role.SECONDARY, time.monotonic()):
+                    break
+                await asyncio.sleep(0.02)
+            assert board.drifted(Role.SECONDARY, time.monotonic()) == "shape"
+        finally:
+            await manager.close()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(served())
