@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from engine.core.capability import text_tokens
+from engine.core.continuation import EMPTY, could_end
 from engine.core.effects import (
     Attempt,
     Outcome,
@@ -140,6 +141,8 @@ class Passage:
         if not self._joiner.finished:
             return self.fail(ProviderFailure(Category.TRUNCATED, 200, detail="stream ended without a finish reason"))
         assert self._attempt is not None
+        if self._adds_nothing(self._attempt):
+            return self._failed(ProviderFailure(Category.SEMANTIC, 200, detail="nothing was added", code=EMPTY))
         seen = self._pass(self._joiner.flush())
         now = self._clock.monotonic()
         completion = self._completion(self._spent())
@@ -159,6 +162,15 @@ class Passage:
         """The provider failed; returns what was held at the seam, for it was good."""
         if self._joiner.complete:
             return self.end()
+        return self._failed(error)
+
+    def _adds_nothing(self, attempt: Attempt) -> bool:
+        """Whether a continuation stopped without a word where the text cannot have ended."""
+        if attempt.continuation is None or self._attempt_text or self._tool_calls:
+            return False
+        return self._finish is FinishReason.STOP and not could_end(self._joiner.delivered)
+
+    def _failed(self, error: ProviderFailure | LimitPassed) -> list[Chunk]:
         seen = self._pass(self._joiner.flush())
         self.ended = failed(
             error,

@@ -22,6 +22,20 @@ INSTRUCTION = (
 )
 """What a model without prefill is told."""
 
+EMPTY = "continuation_empty"
+"""Code of the failure of a continuation that adds nothing to a text in the middle of a sentence."""
+
+_ENDS = frozenset(".!?…。！？؟।\"'”’»」』)]}>`*_~|")
+
+
+def could_end(text: str) -> bool:
+    """Whether a text may be a whole answer by its last character.
+
+    Some models say nothing and stop when their own turn is given to them. That is believed where a sentence ends, since
+    streams do break between the last text and the finish; half a sentence would be dressed as a whole answer.
+    """
+    return text.rstrip()[-1:] in _ENDS
+
 
 def continue_with(
     request: Request,

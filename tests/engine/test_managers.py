@@ -294,6 +294,39 @@ def test_going_on_is_tried_again_where_a_fresh_start_would_be(drive: Make, manne
     assert [call.prefill for call in provider.calls] == ["", BEGUN, BEGUN, BEGUN]
 
 
+NOTHING = [Delta(finish_reason=FinishReason.STOP, usage=Usage(12, 0))]
+
+
+def test_a_model_that_stops_without_a_word_in_mid_sentence_is_asked_the_other_way(drive: Make, manner: Any) -> None:
+    provider = manner(
+        by_model(
+            pro=[Delta(text=BEGUN), failure(Category.TRUNCATED, 200)],
+            flash=lambda call: NOTHING if call.prefill else REST,
+        )
+    )
+    driver = drive(provider)
+    assert texts(list(driver.stream("Why?"))) == BEGUN + "short waves scatter."
+    assert [call.prefill for call in provider.calls] == ["", BEGUN, ""]
+    assert [row["category"] for row in rows(driver.instance.recorder.store, "attempts")][1:] == ["semantic", "ok"]
+
+
+def test_half_a_sentence_that_nobody_goes_on_with_is_no_whole_answer(drive: Make, manner: Any) -> None:
+    broken = [Delta(text=BEGUN), failure(Category.TRUNCATED, 200)]
+    driver = drive(manner(by_model(pro=broken, flash=NOTHING)))
+    got: list[engine.Chunk] = []
+    with pytest.raises(StreamBroken, match="nothing was added"):
+        got.extend(iter(driver.stream("Why?")))
+    assert (texts(got), [chunk.finish_reason for chunk in got if chunk.finish_reason]) == (BEGUN, [])
+
+
+def test_a_text_that_broke_off_behind_its_last_sentence_is_whole_when_nothing_is_added(
+    drive: Make, manner: Any
+) -> None:
+    broken = [Delta(text="The sky is blue."), failure(Category.TRUNCATED, 200)]
+    reply = list(drive(manner(by_model(pro=broken, flash=NOTHING))).stream("Why?"))[-1].reply
+    assert (reply.text, reply.attempts) == ("The sky is blue.", 2)
+
+
 def test_a_model_that_has_shown_something_is_not_asked_again(drive: Make, manner: Any) -> None:
     broken = [Delta(text=BEGUN), failure(Category.SERVER_ERROR)]
     provider = manner(by_model(pro=broken, flash=REST))
