@@ -1,7 +1,8 @@
 """Streams of a provider as a driver reads them: the next event within a time, and a close that reaches the provider.
 
 Four of them, for a plain or an asynchronous provider read by a threaded or an asynchronous driver. All hold at most
-`BACKLOG` events, so a slow reader slows the provider down instead of filling memory.
+`BACKLOG` events, so a slow reader slows the provider down instead of filling memory. All close the provider's stream at
+the call's deadline, so a reader who keeps a stream and never comes back keeps no connection.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from queue import Empty, SimpleQueue
@@ -16,7 +18,7 @@ from typing import Final, Protocol
 
 from engine.core.messages import Call, Delta
 from engine.loop import LoopThread
-from engine.providers.base import Provider, is_async
+from engine.providers.base import Limit, Provider, is_async, timed_out
 from engine.workers import Job, Workers
 
 BACKLOG: Final = 64
@@ -78,14 +80,15 @@ class _Pump(ABC):
         self.room = threading.Semaphore(BACKLOG)
         self.closed = False
         self.job: Job[None] | None = None
+        self._until = time.monotonic() + (call.limits.total or threading.TIMEOUT_MAX / 2)
 
     def run(self) -> None:
         try:
             stream = self._provider.stream(self._call)
             assert isinstance(stream, Iterator)
             for delta in stream:
-                self.room.acquire()
-                if self.closed:
+                in_time = self.room.acquire(timeout=max(0.0, self._until - time.monotonic()))
+                if self.closed or not in_time:
                     close = getattr(stream, "close", None)
                     if close is not None:
                         close()
@@ -142,11 +145,14 @@ class _LoopFeed:
     async def _pump(self, provider: Provider, call: Call) -> None:
         stream = provider.stream(call)
         assert isinstance(stream, AsyncIterator)
+        clock = asyncio.timeout(call.limits.total)
         try:
-            async with contextlib.aclosing(stream) as deltas:  # type: ignore[type-var]
+            async with clock, contextlib.aclosing(stream) as deltas:  # type: ignore[type-var]
                 async for delta in deltas:
                     await self._room.acquire()
                     self._items.put(delta)
+        except TimeoutError as error:
+            self._items.put(timed_out(Limit.TOTAL, call.limits.total) if clock.expired() else error)
         except BaseException as error:  # handed to the reader
             self._items.put(error)
             if isinstance(error, asyncio.CancelledError):
@@ -173,6 +179,12 @@ class _DirectFeed:
         stream = provider.stream(call)
         assert isinstance(stream, AsyncIterator)
         self._stream = stream
+        total = call.limits.total
+        self._deadline = None if total is None else asyncio.get_running_loop().call_later(total, self._late)
+        self._ending: asyncio.Task[None] | None = None
+
+    def _late(self) -> None:
+        self._ending = asyncio.ensure_future(self.close())
 
     async def next(self, patience: float) -> Delta | None:
         try:
@@ -184,6 +196,8 @@ class _DirectFeed:
             raise
 
     async def close(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         close = getattr(self._stream, "aclose", None)
         if close is not None:
             with contextlib.suppress(RuntimeError):

@@ -547,6 +547,19 @@ def test_a_slow_reader_does_not_keep_a_stream_beyond_its_deadline(drive: Make, m
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
 
 
+def test_a_reader_who_never_comes_back_keeps_no_connection_beyond_the_deadline(drive: Make, manner: Any) -> None:
+    provider = manner(lambda _: [Delta(text="word ")] * 10_000)
+    driver = drive(provider, SHORT)
+    chunks = driver.stream("hello")
+    next(chunks)
+    if driver.kind == "asyncio":
+        driver.run(asyncio.sleep(0.8))
+    assert within(3, lambda: provider.streams_closed == 1)
+    with pytest.raises((DeadlineExceeded, StreamBroken)):
+        list(chunks)
+    assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
+
+
 def test_an_operators_forced_open_breaker_stands_whatever_the_policy_for_both_open(drive: Make) -> None:
     provider = Plain()
     driver = drive(provider, 'when_both_open = "try_anyway"\n')
