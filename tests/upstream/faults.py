@@ -52,7 +52,7 @@ class Fault:
         no_done: `[DONE]` is not sent.
         no_usage: Usage is not reported.
         close_delimited: The body has no length and no chunks; its end is the end of the connection.
-        extra: Fields added to every OpenAI body or chunk.
+        extra: Fields added to every body, chunk or event.
     """
 
     error: str = ""

@@ -215,7 +215,7 @@ class Gemini:
             word = fault.finish or ("SAFETY" if fault.safety else "MAX_TOKENS" if answer.length else "STOP")
             number = _FINISH_NUMBER.get(word, fault.unknown_finish_number)
             candidate["finishReason"] = number if self._numbers else word
-        body: dict[str, Any] = {"candidates": [candidate], "modelVersion": model}
+        body: dict[str, Any] = {"candidates": [candidate], "modelVersion": model, **fault.extra}
         if not fault.no_usage:
             body["usageMetadata"] = {"promptTokenCount": answer.input_tokens, "totalTokenCount": answer.input_tokens}
             if last:
