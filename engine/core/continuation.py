@@ -32,7 +32,8 @@ def could_end(text: str) -> bool:
     """Whether a text may be a whole answer by its last character.
 
     Some models say nothing and stop when their own turn is given to them. That is believed where a sentence ends, since
-    streams do break between the last text and the finish; half a sentence would be dressed as a whole answer.
+    streams do break between the last text and the finish; half a sentence would be dressed as a whole answer. Asking
+    the other way is no remedy: a text that was whole all the same is made longer by a model that is told to go on.
     """
     return text.rstrip()[-1:] in _ENDS
 

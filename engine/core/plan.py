@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
 from engine.core.capability import Lack, lack, needs_of
-from engine.core.continuation import EMPTY
 from engine.core.drift import RECHECK_EVERY
 from engine.core.effects import (
     Attempt,
@@ -85,12 +84,6 @@ def plan(
     if tried is not None:
         life.verdict.tried = tried
     return life.run()
-
-
-def _no_prefill(outcome: Outcome) -> bool:
-    """Whether a model takes no prefill after all: it says so, or it has nothing to say behind half a sentence."""
-    failure = outcome.failure
-    return outcome.category is Category.INVALID_REQUEST or (failure is not None and failure.code == EMPTY)
 
 
 class _Life:
@@ -200,7 +193,7 @@ class _Life:
                 self._answered(hop)
                 return True
             refused = Refused.after(hop.role, outcome)
-            if continuation is Continuation.PREFILL and _no_prefill(outcome):
+            if continuation is Continuation.PREFILL and outcome.category is Category.INVALID_REQUEST:
                 continuation = Continuation.HISTORY
                 continue
             again = yield from self._again(line, outcome, tries)

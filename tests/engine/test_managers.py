@@ -297,19 +297,6 @@ def test_going_on_is_tried_again_where_a_fresh_start_would_be(drive: Make, manne
 NOTHING = [Delta(finish_reason=FinishReason.STOP, usage=Usage(12, 0))]
 
 
-def test_a_model_that_stops_without_a_word_in_mid_sentence_is_asked_the_other_way(drive: Make, manner: Any) -> None:
-    provider = manner(
-        by_model(
-            pro=[Delta(text=BEGUN), failure(Category.TRUNCATED, 200)],
-            flash=lambda call: NOTHING if call.prefill else REST,
-        )
-    )
-    driver = drive(provider)
-    assert texts(list(driver.stream("Why?"))) == BEGUN + "short waves scatter."
-    assert [call.prefill for call in provider.calls] == ["", BEGUN, ""]
-    assert [row["category"] for row in rows(driver.instance.recorder.store, "attempts")][1:] == ["semantic", "ok"]
-
-
 def test_half_a_sentence_that_nobody_goes_on_with_is_no_whole_answer(drive: Make, manner: Any) -> None:
     broken = [Delta(text=BEGUN), failure(Category.TRUNCATED, 200)]
     driver = drive(manner(by_model(pro=broken, flash=NOTHING)))

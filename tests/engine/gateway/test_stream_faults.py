@@ -31,7 +31,6 @@ from tests.engine.gateway.test_streams import (
     PATIENT,
     PREFILL,
     PROMPT,
-    QUICK,
     WORDS,
     Got,
     read,
@@ -53,10 +52,9 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
     "reset": lambda at: replace(SHORT, reset_after=at),
     "malformed": lambda at: replace(SHORT, malformed_at=at, split=5),
     "error object": lambda at: replace(SHORT, error_at=at),
-    "stall": lambda at: replace(SHORT, stall_after=at),
 }
-PLACES = {"stall": (2,), "end": range(14)}
-"""Where the ones happen that are not tried at every event: a stall costs half a second, an end cuts letters."""
+PLACES = {"end": range(14)}
+"""Where the ones happen that are not tried at every event: an end cuts letters."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
     tmp_path: Path, upstream: Upstream, face: str, kind: str, secondary: str
 ) -> None:
     other = SECONDARIES[secondary]
-    config = settings(tmp_path, upstream, kind, flash=other.capabilities, rest=PATIENT, replace=QUICK)
+    config = settings(tmp_path, upstream, kind, flash=other.capabilities, rest=PATIENT)
     threads, before = threading.active_count(), connections(upstream)
     with opened(face, config, upstream) as serving:
         warmed(serving.ask, upstream, both=other.able)
@@ -168,6 +166,23 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
         assert within(3, lambda: all(one.ended for one in upstream.seen()))
     assert within(5, lambda: threading.active_count() <= threads), threading.enumerate()
     assert within(3, lambda: connections(upstream) <= before), "every connection is closed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("face", FACES)
+def test_a_stream_that_stalls_is_left_at_its_idle_clock_and_goes_on_or_is_told(
+    tmp_path: Path, upstream: Upstream, face: str, kind: str
+) -> None:
+    short = {CLOCKS: CLOCKS.replace('idle = "2s"', 'idle = "1s"')}
+    config = settings(tmp_path, upstream, kind, flash=PREFILL, rest=PATIENT, replace=short)
+    with opened(face, config, upstream) as serving:
+        warmed(serving.ask, upstream)
+        upstream.set(PRO, replace(SHORT, stall_after=2))
+        upstream.set(FLASH, SHORT)
+        assert held_to_the_law(serving, serving.ask())
+        assert within(1, lambda: upstream.seen(PRO)[-1].ended) == "disconnected"
+        upstream.set(FLASH, replace(SHORT, error="gateway_timeout"))
+        assert not held_to_the_law(serving, serving.ask())
 
 
 # -- the clocks --------------------------------------------------------------------------------------------------------
