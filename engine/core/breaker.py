@@ -270,6 +270,10 @@ class Breaker:
         # A probe may answer any moment and expires at the latest at its deadline; in between, one wait is a fair guess.
         return Denied(min(self._next_expiry, now + self._policy.open_for), "probing"), moved
 
+    def counts(self, permit: Permit) -> bool:
+        """Whether a report with this permit would be heard: it is out, unused, and of this generation."""
+        return self._outstanding.get(permit.id) is permit
+
     def report(
         self,
         permit: Permit,
@@ -296,7 +300,7 @@ class Breaker:
             The state changes this caused, oldest first.
         """
         moved = self._reclaim(now, rand) if now >= self._next_expiry else ()
-        if self._outstanding.get(permit.id) is not permit:
+        if not self.counts(permit):
             self.late_results += 1
             return moved
         del self._outstanding[permit.id]
@@ -307,7 +311,8 @@ class Breaker:
         probing = self._state is BreakerState.HALF_OPEN
         self._findings.count(now, failed, slow, votes, request_id, standing=probing)
         if probing:
-            return moved + self._judge_probe(now, rand, failed, slow)
+            silent = now - (permit.deadline - self._permit_ttl)
+            return moved + self._judge_probe(now, rand, silent, failed, slow)
         if self._state is BreakerState.CLOSED:
             crossed = self._findings.crossed()
             if crossed is not None:
@@ -421,16 +426,23 @@ class Breaker:
         self._findings.count(now, failed=True, slow=False, votes=False, request_id="", standing=True)
         return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_EXPIRED, rand)
 
-    def _judge_probe(self, now: float, rand: float, failed: bool, slow: bool) -> tuple[Transition, ...]:
+    def _judge_probe(self, now: float, rand: float, silent: float, failed: bool, slow: bool) -> tuple[Transition, ...]:
         """One probe is the whole sample: its slow rate is 1, so a slow one fails unless slowness is switched off."""
         if failed:
-            return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_FAILED, rand)
+            return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_FAILED, rand, silent=silent)
         if slow and self._policy.slow_rate <= 1:
-            return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_SLOW, rand, self._policy.slow_call)
+            threshold = self._policy.slow_call
+            return self._move(BreakerEvent.PROBE_FAILED, now, Reason.PROBE_SLOW, rand, threshold, silent)
         return self._move(BreakerEvent.PROBE_OK, now, Reason.PROBE_OK)
 
     def _move(
-        self, event: BreakerEvent, now: float, reason: str, rand: float = 0.0, threshold: float | None = None
+        self,
+        event: BreakerEvent,
+        now: float,
+        reason: str,
+        rand: float = 0.0,
+        threshold: float | None = None,
+        silent: float = 0.0,
     ) -> tuple[Transition, ...]:
         """Change the state as the table says: the only place that does."""
         was, to = self._state, next_state(self._state, event)
@@ -440,7 +452,7 @@ class Breaker:
             self._timer.decay(now)
             self._timer.interrupted()
         if to is BreakerState.OPEN:
-            self._timer.opened(now, rand)
+            self._timer.opened(now, rand, silent)
         transition = Transition(was, to, str(reason), self._evidence(now, to, threshold))
         self._state = to
         self._generation += 1

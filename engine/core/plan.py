@@ -377,6 +377,8 @@ class _Life:
         rule = RULES[category]
         effect = self._effect(line, attempt, outcome)
         judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
+        # What a call from before the last change of state found says nothing about now: neither here nor to the gate.
+        counts = permit is not None and line.breaker.counts(permit)
         if permit is not None:
             moved = line.breaker.report(
                 permit,
@@ -401,7 +403,7 @@ class _Life:
             events.append(ModelRefused(line.role, category, refused.until))
         elif retry_after is not None and effect is Effect.FAILURE:
             line.breaker.extend(self.now + retry_after, self.now)
-        if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL:
+        if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL and counts:
             self.board.sample(ok=effect is Effect.OK, now=self.now)
             if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
                 tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)

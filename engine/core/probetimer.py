@@ -41,12 +41,14 @@ class ProbeTimer:
         self.retry_at: float | None = None
         self.reopens = 0
 
-    def opened(self, now: float, rand: float) -> float:
+    def opened(self, now: float, rand: float, silent: float = 0.0) -> float:
         """Start a wait, counted from `now`; one that was promised is never shortened.
 
         Args:
             now: When the breaker opens.
             rand: In [0, 1); 0 is the longest wait.
+            silent: Seconds that the failed probe took. The model had them to itself, so they count towards what a
+                wait has grown beyond `open_for`; else a model that hangs is left alone longer than one that refuses.
 
         Returns:
             When it ends.
@@ -58,7 +60,8 @@ class ProbeTimer:
             self.reopens += 1
         self._healthy_since = None
         longest = min(self._policy.open_max, self._policy.open_for * 2.0 ** min(self.reopens, self._ceiling))
-        until = now + longest * (1 - JITTER * rand)
+        wait = max(min(longest, self._policy.open_for), longest - silent)
+        until = now + wait * (1 - JITTER * rand)
         self.retry_at = until if self.retry_at is None else max(self.retry_at, until)
         return self.retry_at
 

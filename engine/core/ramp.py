@@ -51,10 +51,14 @@ class Gate:
         self._spacing = policy.sustain / max(policy.gate - 1, 1)
 
     def due_at(self, earliest: float) -> float:
-        """When the next probe may start: after `earliest`, and spread evenly over `sustain`."""
+        """When the next probe may start: after `earliest`, and spread evenly over `sustain`.
+
+        Probes are requests, which come when they come: one that was late takes nothing from the time of the next,
+        or a gate of thin traffic would last twice as long; two keep half their distance all the same.
+        """
         if self._last_start is None or self.good == 0:
             return earliest
-        return max(earliest, self._last_start + self._spacing)
+        return max(earliest, self._first_good + self.good * self._spacing, self._last_start + self._spacing / 2)
 
     def started(self, now: float) -> None:
         """A probe is on its way."""

@@ -227,6 +227,15 @@ def test_waits_double_up_to_the_maximum_with_every_reopen() -> None:
     assert subject.reopens == 4
 
 
+@pytest.mark.parametrize(("took", "wait"), [(0.0, 30.0), (10.0, 20.0), (15.0, 15.0), (25.0, 15.0), (90.0, 15.0)])
+def test_what_a_failed_probe_took_counts_towards_what_its_wait_has_grown_by(took: float, wait: float) -> None:
+    """A model that hangs is asked as often as one that refuses, and left alone for `open_for` at the least."""
+    subject = opened()
+    probe = permit(subject, 15.0)
+    (moved,) = subject.report(probe, FAILURE, 15.0 + took, 0.0)
+    assert moved.evidence["retry_in"] == wait
+
+
 @pytest.mark.parametrize(("rand", "wait"), [(0.0, 15.0), (0.5, 13.5), (0.999999, 12.0)])
 def test_jitter_only_shortens_a_wait(rand: float, wait: float) -> None:
     assert opened(rand=rand).retry_at == pytest.approx(wait, abs=1e-4)

@@ -1,4 +1,4 @@
-"""One test per bug that other breakers had in production and that a pure breaker can have."""
+"""One test per bug that other breakers had in production; the numbers are those of the catalogue we keep."""
 
 import ast
 import inspect
@@ -8,9 +8,14 @@ from dataclasses import replace
 import pytest
 
 from engine.core import backoff, breaker, budget, findings, probetimer, spill, throttle, window
+from engine.core.agreement import Document, Force
 from engine.core.breaker import Breaker, BreakerState, Denied, Permit
-from engine.core.outcomes import RULES, Category, Effect
-from engine.core.policy import BreakerPolicy
+from engine.core.effects import Attempt, Effects, Outcome, PlanRequest, Verdict
+from engine.core.messages import Completion, FinishReason, Request, Role
+from engine.core.outcomes import RULES, Category, Effect, ProviderFailure
+from engine.core.plan import plan
+from engine.core.policy import BreakerPolicy, ManagerPolicy, ModelFacts
+from engine.core.switchboard import Switchboard
 
 TTL = 100.0
 
@@ -57,7 +62,7 @@ def test_bug_3_a_failure_in_half_open_always_reopens() -> None:
     """agentic_security #328: the failure was forgotten."""
     subject, (probe,) = half_open()
     (moved,) = subject.report(probe, Effect.FAILURE, 16.0, 0.0)
-    assert (moved.to_state, moved.reason, subject.retry_at) == (BreakerState.OPEN, "probe_failed", 46.0)
+    assert (moved.to_state, moved.reason, subject.retry_at) == (BreakerState.OPEN, "probe_failed", 15.0 + 30.0)
 
 
 def test_bug_3_a_slow_probe_reopens_too() -> None:
@@ -113,6 +118,53 @@ def test_bug_5_no_more_probes_than_allowed() -> None:
     subject.report(permits[0], Effect.NEUTRAL, 15.0, 0.0)
     assert isinstance(subject.ask(15.0, 0.0)[0], Permit)
     assert isinstance(subject.ask(15.0, 0.0)[0], Denied)
+
+
+CHAT = ManagerPolicy("chat", ModelFacts("pro", "pro", "p"), ModelFacts("flash", "flash", "p"))
+AWAY = Document(epoch=2, active=Role.SECONDARY, share=0.0, hold=15.0, cause="quorum", writer="x")
+
+
+def asked(board: Switchboard, now: float) -> tuple[Effects[Verdict], Attempt]:
+    """A request that has got as far as asking its first model."""
+    request = PlanRequest(Request(({"role": "user", "content": "hello"},), id="r"), streamed=False, deadline=now + 120)
+    effects = plan(request, board, lambda: 0.0, now)
+    while not isinstance(effect := effects.send(None), Attempt):
+        pass
+    return effects, effect
+
+
+def ended(effects: Effects[Verdict], category: Category, now: float) -> None:
+    """Its model answers, or fails so; nothing else is tried."""
+    completion = Completion("hi", FinishReason.STOP) if category is Category.OK else None
+    failure = None if completion else ProviderFailure(category)
+    answer: Outcome | None = Outcome(category, now, 1.0, completion=completion, failure=failure)
+    try:
+        while not isinstance(effects.send(answer), Attempt):
+            answer = None
+    except StopIteration:
+        return
+    effects.close()
+
+
+def failed_over(board: Switchboard, now: float) -> None:
+    """Primary's breaker opens, and the active model moves."""
+    board.lines[Role.PRIMARY].breaker.trip(now, 0.0, "test")
+    assert board.adopt(AWAY, now) is not None
+
+
+@pytest.mark.parametrize("category", [Category.TIMEOUT, Category.OK])
+def test_bug_4_a_late_result_says_nothing_to_the_gate_either(category: Category) -> None:
+    """Requests that hung in an outage ran out a minute later and made the gate count anew, over and over."""
+    board = Switchboard(CHAT, 0.0)
+    early, attempt = asked(board, 0.0)
+    assert attempt.role is Role.PRIMARY
+    failed_over(board, 40.0)
+    probe, attempt = asked(board, 60.0)
+    assert (attempt.role, attempt.probe) == (Role.PRIMARY, True)
+    ended(probe, Category.OK, 61.0)
+    assert board.gate.good == 1
+    ended(early, category, 62.0)
+    assert board.gate.good == 1
 
 
 PURE = [backoff, breaker, budget, findings, probetimer, spill, throttle, window]
@@ -172,6 +224,21 @@ def test_bugs_10_and_19_what_is_not_the_models_fault_never_opens_it(category: Ca
     assert (subject.state, subject.snapshot(10.0).outstanding) == (BreakerState.CLOSED, 0)
 
 
+def test_bug_12_every_refusal_is_an_instance_of_its_own() -> None:
+    """purgatory: one shared exception, whose traceback grew with every raise."""
+    board = Switchboard(CHAT, 0.0)
+    for line in board.lines.values():
+        line.breaker.trip(0.0, 0.0, "test")
+    errors = []
+    for _ in range(2):
+        request = PlanRequest(Request(({"role": "user", "content": "hello"},), id="r"), streamed=False, deadline=120.0)
+        with pytest.raises(StopIteration) as end:
+            plan(request, board, lambda: 0.0, 1.0).send(None)
+        errors.append(end.value.value.error)
+    assert [error.code for error in errors] == ["overloaded", "overloaded"]
+    assert errors[0] is not errors[1]
+
+
 def test_bug_13_a_probe_whose_owner_died_counts_as_failed() -> None:
     """deer-flow #3991, OmniRoute #13849: wedged for ever."""
     subject, (probe,) = half_open()
@@ -209,6 +276,40 @@ def test_bug_14_a_reopen_never_ends_before_the_promised_time() -> None:
     assert isinstance(probe, Permit)
     subject.report(probe, Effect.FAILURE, 3.0, 0.0)
     assert subject.retry_at == 200.0
+
+
+def test_bug_15_the_fallbacks_failures_open_its_own_breaker() -> None:
+    """litellm #35104: failures of fallbacks were counted nowhere."""
+    board = Switchboard(CHAT, 0.0)
+    failed_over(board, 0.0)
+    for step in range(CHAT.breaker.consecutive_failures):
+        effects, attempt = asked(board, step * 0.1)
+        assert attempt.role is Role.SECONDARY
+        ended(effects, Category.TIMEOUT, step * 0.1)
+    assert board.lines[Role.SECONDARY].breaker.state is BreakerState.OPEN
+
+
+def test_bug_16_what_a_restart_finds_carries_its_own_end_and_its_epoch() -> None:
+    """litellm #35104: a cache brought a cooldown back to life that was over."""
+    board = Switchboard(CHAT, 0.0)
+    spent = Force("forced_open", "test", "ana", ttl=600.0, expires_ms=1_000_000, epoch=2)
+    assert board.adopt(replace(AWAY, forced={Role.PRIMARY: spent}), 0.0, wall_ms=2_000_000) is not None
+    assert board.forces_ended(0.0) == (Role.PRIMARY,)
+    assert board.adopt(Document(epoch=1, writer="an old one"), 1.0) is None
+
+
+def test_bug_17_a_model_that_is_well_again_is_found_by_the_requests_themselves() -> None:
+    """hermes-agent #57582: the index of the fallback was never reset."""
+    board = Switchboard(CHAT, 0.0)
+    failed_over(board, 0.0)
+    now = 0.0
+    while not board.gate.ready(now):
+        now += 1.0
+        assert now < 60.0
+        effects, _ = asked(board, now)
+        ended(effects, Category.OK, now)
+    assert board.vote("a", "a", now).ready
+    assert board.lines[Role.PRIMARY].breaker.state is BreakerState.CLOSED
 
 
 def test_bug_18_open_time_counts_from_the_trip() -> None:

@@ -89,6 +89,19 @@ def test_probes_are_spread_over_the_time_they_must_sustain() -> None:
     assert gate.due_at(200.0) == 200.0, "never before what else is waited for"
 
 
+def test_a_late_probe_does_not_put_off_the_next_and_two_never_come_at_once() -> None:
+    """A probe is a request, which comes when it comes: with one every three seconds a gate of 15 s took 24."""
+    gate = Gate(RecoveryPolicy(gate=5, sustain=15.0))
+    for arrival in (100.0, 106.0, 109.0, 112.0):
+        assert gate.due_at(0.0) <= arrival
+        gate.started(arrival)
+        gate.succeeded(arrival + 0.5)
+    assert gate.due_at(0.0) == pytest.approx(115.0)
+    gate.started(150.0)
+    gate.succeeded(150.5)
+    assert gate.due_at(0.0) == pytest.approx(151.875)
+
+
 def test_a_gate_of_one_probe_is_passed_when_its_time_is_over() -> None:
     gate = Gate(RecoveryPolicy(gate=1, sustain=0.0))
     assert passed(gate, 3.0)
