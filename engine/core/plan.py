@@ -133,8 +133,15 @@ class _Life:
         anyway = self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY and self.asked.only is None
         if anyway and not self.verdict.tried and (yield from self._try_anyway(hops)):
             return self.verdict
-        self.verdict.error = error_of(self.refusals, self.verdict, self.asked, self.now, broken=self.shown)
+        refusals = [self._told(refused) for refused in self.refusals]
+        self.verdict.error = error_of(refusals, self.verdict, self.asked, self.now, broken=self.shown)
         return self.verdict
+
+    def _told(self, refused: Refused) -> Refused:
+        """A refusal over a rate limit with the time at which this caller should come back: nobody else's."""
+        if refused.category is not Category.RATE_LIMITED:
+            return refused
+        return refused.until(self.board.lines[refused.role].throttle.come_back(self.now))
 
     def _may_move(self) -> bool:
         """Whether the refusal just met lets the request go to the other model."""

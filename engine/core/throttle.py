@@ -9,7 +9,7 @@ GCRA (ITU-T I.371): each slot has a time, and unused time is saved for at most `
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from math import inf
 
@@ -29,6 +29,8 @@ MIN_CAP = 6.0
 ROUNDING = 1.0
 # Up to this many seconds are added at random, so that instances do not come back in step.
 JITTER = 1.0
+# How far behind the next free slot, seconds, those who are turned away are told to come back one by one.
+LINE = 300.0
 # Waits after a 429 without Retry-After, seconds.
 MIN_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
@@ -74,6 +76,8 @@ class Throttle:
         "_cut_at",
         "_good_since",
         "_limit",
+        "_line",
+        "_line_at",
         "_next_id",
         "_pace_at",
         "_sends",
@@ -95,6 +99,10 @@ class Throttle:
         self._next_id = 0
         self._valid_from = 0  # slots with a smaller id were given before the gate moved
         self._pace_at = -inf  # GCRA's theoretical arrival time
+        self._line: deque[float] = (
+            deque()
+        )  # times told to those who were turned away, ahead of now, if a limit is stated
+        self._line_at = -inf  # when the next one who is turned away is told to come back
         self._backoff = MIN_BACKOFF
         self._step = 1.0
         self._cut_at = -inf
@@ -204,6 +212,29 @@ class Throttle:
         at = self._earliest(now)
         return at if at > now else None
 
+    def come_back(self, now: float) -> float:
+        """When somebody who is turned away now should ask again, seconds: behind all who were told before.
+
+        Told the next free slot, all would meet there, and all but one be turned away again, as often as they ask. So
+        they form a line that moves at the pace of sending. It keeps no slot for anybody, since nobody can be told
+        from a newcomer, and it has an end, because some never come back; behind it all are told the end.
+        """
+        self._forget(now)
+        first = self._earliest(now)
+        at = max(first, self._line_at)
+        if self._limit is not None:
+            ahead = self._limit - len(self._line)  # as in `_earliest`, with those who were told to come
+            if ahead <= 0:
+                at = max(at, self._line[-self._limit] + SPAN)
+            elif len(self._stated) >= ahead:
+                at = max(at, self._stated[-ahead] + SPAN)
+        if at > first + LINE:
+            return first + LINE
+        self._line_at = at if self.cap is None else at + SPAN / self.cap
+        if self._limit is not None:
+            self._line.append(at)
+        return at
+
     def _earliest(self, now: float) -> float:
         at = now if self.gate_until is None else max(now, self.gate_until)
         if self.cap is not None:
@@ -242,6 +273,8 @@ class Throttle:
         for slots in (self._waiting, self._used):
             while slots and now - next(iter(slots.values())) >= SPAN:
                 slots.popitem(last=False)
+        while self._line and self._line[0] <= now:
+            self._line.popleft()
         if self._stated and self._stated[0] <= now - SPAN:
             del self._stated[: bisect_right(self._stated, now - SPAN)]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.throttle import BURST, MIN_CAP, Full, Slot, Throttle
+from engine.core.throttle import BURST, LINE, MIN_CAP, Full, Slot, Throttle
 
 FOREVER = 1e9
 
@@ -290,3 +290,46 @@ def test_memory_is_bounded_even_when_callers_never_confirm() -> None:
     for step in range(20_000):
         slot(throttle, step * 0.1)
     assert len(throttle._waiting) <= 601
+
+
+# -- those who are turned away ----------------------------------------------------------------------------------------
+
+
+def test_whoever_is_turned_away_is_told_a_time_behind_those_before() -> None:
+    throttle = limited_after(100, retry_after=29.0)
+    assert throttle.cap == 70.0
+    told = [throttle.come_back(1.0) for _ in range(5)]
+    assert told[0] == throttle.gate_until == 30.0
+    assert [later - earlier for earlier, later in pairwise(told)] == pytest.approx([60.0 / 70.0] * 4)
+
+
+def test_under_a_stated_limit_as_many_are_told_a_time_as_may_be_sent_then() -> None:
+    throttle = Throttle(2)
+    send(throttle, 0.0)
+    send(throttle, 20.0)
+    assert [throttle.come_back(21.0) for _ in range(5)] == [60.0, 80.0, 120.0, 140.0, 180.0]
+    assert throttle.come_back(500.0) == 500.0
+
+
+def test_a_line_that_was_served_is_forgotten() -> None:
+    throttle = limited_after(10, retry_after=0.0)
+    for _ in range(3):
+        throttle.come_back(0.0)
+    assert throttle.come_back(1000.0) == 1000.0
+
+
+def test_the_line_has_an_end_and_those_behind_it_do_not_lengthen_it() -> None:
+    throttle = limited_after(10, retry_after=0.0)
+    told = [throttle.come_back(0.0) for _ in range(1000)]
+    assert max(told) == told[-1] == 1.0 + LINE
+    assert told == sorted(told)
+    assert throttle.come_back(LINE / 2) <= 1.0 + LINE + 2 * 60.0 / MIN_CAP
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 40), st.one_of(st.none(), st.integers(1, 40)), st.integers(1, 30))
+def test_who_comes_back_when_told_is_served_even_when_all_do(sends: int, stated: int | None, crowd: int) -> None:
+    throttle = limited_after(sends, retry_after=3.0, stated=stated)
+    for at in [throttle.come_back(1.0) for _ in range(crowd)]:
+        if at < 4.0 + LINE:
+            assert slot(throttle, at, at + 5.0).at <= at + 5.0

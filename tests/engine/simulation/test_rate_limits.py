@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from engine.core.errors import RateLimited
 from engine.core.messages import Role
 from engine.core.policy import OnRateLimit
 from engine.providers.world import Faults
-from tests.engine.simulation.worlds import POLICY, Trouble, policy, trouble, until_shed
+from tests.engine.simulation.worlds import POLICY, Trouble, crowd, policy, trouble, until_shed
 
 SEEDS = st.integers(0, 2**32 - 1)
 HOSTS = st.sampled_from([("a",), ("a", "b", "c")])
@@ -74,6 +75,32 @@ def test_who_waits_as_a_shed_answer_says_is_served(
     assert shed.retry_after >= 1
     assert shed.again is not None
     assert shed.again.landed.error is None
+
+
+STATED = policy(
+    primary=replace(POLICY.primary, requests_per_minute=20), on_rate_limit=OnRateLimit.SHED, rate_limit_wait=5.0
+)
+
+
+@settings(max_examples=3, deadline=None)
+@given(seed=SEEDS)
+def test_a_crowd_that_is_turned_away_at_once_is_served_when_each_comes_back_as_told(seed: int) -> None:
+    """Told the same next slot, 60 callers met there again and again, and only as many as fit were served."""
+    found = crowd(seed, Faults(rate_limit=20.0), STATED, at_once=60)
+
+    assert found.told >= 30
+    assert found.served == found.told
+
+
+@settings(max_examples=3, deadline=None)
+@given(seed=SEEDS)
+def test_in_an_overload_that_lasts_coming_back_as_told_is_worth_it(seed: int) -> None:
+    """One request a second at 40 a minute; by the next free slot alone, one return in fifty was served."""
+    shed = crowd(seed, Faults(rate_limit=40.0), policy(on_rate_limit=OnRateLimit.SHED), gap=1.0)
+    spilled = crowd(seed, Faults(rate_limit=40.0), POLICY, gap=1.0)
+
+    assert shed.served >= 0.4 * shed.told
+    assert spilled.served >= 0.5 * spilled.told
 
 
 @settings(max_examples=4, deadline=None)

@@ -132,3 +132,41 @@ def until_shed(seed: int, faults: Faults, *, gap: float, which: int, settings: M
     world.every(gap, 600.0, call)
     world.timeline.run(1000.0)
     return found[0] if found else None
+
+
+@dataclass
+class Crowd:
+    """What came of a crowd in which everybody who is turned away comes back when told, as often as it takes.
+
+    Attributes:
+        told: Returns at a time that had been told.
+        served: How many of them were answered.
+    """
+
+    told: int = 0
+    served: int = 0
+
+
+def crowd(seed: int, faults: Faults, settings: ManagerPolicy, *, at_once: int = 0, gap: float = 0.0) -> Crowd:
+    """Requests all at once, or one every `gap` seconds for ten minutes, at a limit that stays as it is."""
+    world = SimulatedWorld(settings, seed)
+    world.models.set("pro", faults, 0.0)
+    found = Crowd()
+
+    def ask(*, again: bool = False) -> None:
+        world.send("a-0", done=lambda arrival: done(arrival, again=again))
+
+    def done(arrival: Arrival, *, again: bool) -> None:
+        error = arrival.landed.error
+        found.told += again
+        found.served += again and error is None
+        if isinstance(error, RateLimited):
+            assert error.retry_after is not None
+            world.timeline.after(error.retry_after, lambda: ask(again=True))
+
+    for _ in range(at_once):
+        world.timeline.at(10.0, ask)
+    if gap:
+        world.every(gap, 600.0, ask)
+    world.timeline.run(1500.0)
+    return found
