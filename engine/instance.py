@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.calibrations import Calibrations
 from engine.canary_watch import CanaryWatch
@@ -24,6 +24,7 @@ from engine.core.errors import ConfigurationError, StoreUnavailable, SwitchgearE
 from engine.exchange import Exchange, Identity
 from engine.fleet.agent import Agent
 from engine.fleet.base import Coordinator
+from engine.fleet.gauges import gauges_of
 from engine.fleet.registry import open_coordinator
 from engine.fleet.store import StoreCoordinator
 from engine.providers.base import Provider, build
@@ -167,6 +168,12 @@ class Instance:
     def started(self) -> bool:
         """Whether this process has begun to agree with the others."""
         return self._started
+
+    def gauges(self) -> dict[str, dict[str, Any]]:
+        """What belongs to this process, as of now, under its name; nothing before it has started."""
+        with self._lock:
+            exchanges = list(self.exchanges.values())
+        return {self.identity.instance: gauges_of(self, exchanges)} if self._started else {}
 
     def start(self) -> None:
         """Begin to agree with the others; done by the first request if nobody did it before. Cheap when done."""

@@ -1,8 +1,9 @@
 """Prometheus' view of the store: one scrape of any worker answers for all of them.
 
 Counters and histograms come from the store's totals, gauges of the agreement from the store's copy of it, and gauges
-of processes from the instances' last report, so a restart resets nothing and the cost depends on the number of label
-sets, never on the history. What is known beforehand is there from the first scrape, as zero.
+of processes from the instances' last report, of the one that serves the scrape as they are now; so a restart resets
+nothing and the cost depends on the number of label sets, never on the history. What is known beforehand is there from
+the first scrape, as zero.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -25,7 +27,6 @@ from engine.core.messages import Role
 from engine.core.policy import ManagerPolicy
 from engine.ledger import TOTALS, UNTRIED
 from engine.percentiles import BOUNDARIES_S, COMMIT_BOUNDARIES_S, cumulative
-from engine.queries.fleet import InstanceRow
 from engine.queries.totals import LatencyTotal
 from engine.queries.windows import COUNTED
 from engine.schema import BREAKER_STATES, CATEGORIES, CAUSES
@@ -33,9 +34,12 @@ from engine.sqlite import Connection
 from engine.store import Store
 from engine.version import VERSION
 
+Gauges = Mapping[str, Any]
+"""What `engine.fleet.gauges.gauges_of` gives."""
+
 EVALUATION_MARK = "evaluation"
 TRIED_STATUS = ("200", "400", "429", "499", "500", "502", "503", "504")
-UNTRIED_STATUS = ("400", "429", "499", "503", "504")
+UNTRIED_STATUS = ("400", "429", "499", "500", "502", "503", "504")
 DIRECTIONS = ((Role.PRIMARY, Role.SECONDARY), (Role.SECONDARY, Role.PRIMARY))
 NOTIFICATION_OUTCOMES = ("delivered", "failed", "dead")
 
@@ -60,6 +64,8 @@ class Exposition:
         store: Where they are read.
         config: Which managers, models and receivers are known beforehand.
         wall_ms: The wall clock, milliseconds UTC.
+        own: Name and gauges of this process as of now: what it could not report, because the store takes nothing or
+            the clock moved, is what somebody wants to know then.
     """
 
     def __init__(
@@ -68,11 +74,12 @@ class Exposition:
         config: Config,
         *,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        own: Callable[[], Mapping[str, Gauges]] = dict,
     ) -> None:
         policies = [config.manager_policy(name) for name in config.managers]
         receivers = [receiver.name for receiver in config.alerts.receivers]
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(StoreCollector(store, policies, receivers, wall_ms))
+        self._registry.register(StoreCollector(store, policies, receivers, wall_ms, own))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics in the format an Accept header asks for.
@@ -98,11 +105,18 @@ class StoreCollector(Collector):
         policies: The configured managers.
         receivers: The configured receivers.
         wall_ms: The wall clock, milliseconds UTC.
+        own: Name and gauges of this process as of now, if it has any.
     """
 
     def __init__(
-        self, store: Store, policies: Sequence[ManagerPolicy], receivers: Sequence[str], wall_ms: Callable[[], int]
+        self,
+        store: Store,
+        policies: Sequence[ManagerPolicy],
+        receivers: Sequence[str],
+        wall_ms: Callable[[], int],
+        own: Callable[[], Mapping[str, Gauges]],
     ) -> None:
+        self._own = own
         self._store = store
         self._policies = policies
         self._receivers = receivers
@@ -116,7 +130,8 @@ class StoreCollector(Collector):
         """Every family."""
         now_ms = self._wall_ms()
         with self._store.reader() as connection:
-            live = [row for row in queries.instances(connection) if row.alive(now_ms)]
+            reported = {row.instance: row.gauges for row in queries.instances(connection) if row.alive(now_ms)}
+            live = {**reported, **self._own()}
             families = [
                 *self._agreement(connection, now_ms),
                 *self._counters(connection),
@@ -207,8 +222,8 @@ class StoreCollector(Collector):
             sum_value=commits.sum_ms / 1000,
         )
 
-    def _processes(self, live: Sequence[InstanceRow]) -> Iterator[Metric]:
-        """Gauges that belong to one process, from its last report."""
+    def _processes(self, live: Mapping[str, Gauges]) -> Iterator[Metric]:
+        """Gauges that belong to one process, by its name."""
         state = GaugeMetricFamily(
             "dualmodelmanager_breaker_state",
             "1 for the state a breaker is in, 0 for the others.",
@@ -220,14 +235,14 @@ class StoreCollector(Collector):
         queue = GaugeMetricFamily(
             "dualmodelmanager_recorder_queue_length", "Records waiting to be committed.", labels=["worker"]
         )
-        for row in live:
-            queue.add_metric([row.instance], float(row.gauges.get("queue_length", 0)))
-            for name, gauges in sorted(row.gauges.get("managers", {}).items()):
-                flying.add_metric([name, row.instance], float(gauges.get("in_flight", 0)))
+        for worker, report in live.items():
+            queue.add_metric([worker], float(report.get("queue_length", 0)))
+            for name, gauges in sorted(report.get("managers", {}).items()):
+                flying.add_metric([name, worker], float(gauges.get("in_flight", 0)))
                 for role, line in sorted(gauges.get("lines", {}).items()):
                     for word in BREAKER_STATES:
-                        state.add_metric([name, role, word, row.instance], float(line.get("state") == word))
-        up = bool(live) and all(row.gauges.get("coordinator_up", True) for row in live)
+                        state.add_metric([name, role, word, worker], float(line.get("state") == word))
+        up = bool(live) and all(report.get("coordinator_up", True) for report in live.values())
         yield from (state, flying, queue)
         yield GaugeMetricFamily(
             "dualmodelmanager_coordinator_up", "1 while every process reaches the coordinator.", value=float(up)

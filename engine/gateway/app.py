@@ -149,7 +149,8 @@ def _model_routes(gateway: Gateway) -> list[Route]:
 
 
 def _metrics_routes(gateway: Gateway) -> list[Route]:
-    exposition = Exposition(gateway.instance.recorder.store, gateway.instance.config)
+    instance = gateway.instance
+    exposition = Exposition(instance.recorder.store, instance.config, own=instance.gauges)
 
     async def metrics(request: HTTPRequest) -> Response:
         body, content_type = await asyncio.to_thread(exposition.render, request.headers.get("accept", ""))
