@@ -29,6 +29,7 @@ from engine.core.agreement import Document, DocumentError
 from engine.core.errors import ConfigurationError, SwitchgearError
 from engine.durations import describe
 from engine.fleet.base import Coordinator
+from engine.store import Store
 
 SCRATCH: Final = "_doctor"
 """The key that the coordinator is tried with; no manager can have this name."""
@@ -169,15 +170,18 @@ def rules(config: Config) -> Finding:
 
 
 def store(config: Config) -> Finding:
-    """Whether the database can be written: a real commit beside it, and its own write lock."""
+    """Whether the database is ours and can be written: a real commit beside it, and its own write lock."""
     path = config.store_path
     place = f"the folder of {path}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Store(path).check()
         _commit_beside(path)
         place = str(path)
         if path.exists() and sqlite.many_writers_safe():
             _take_write_lock(path)
+    except ConfigurationError as error:
+        detail, _, remedy = str(error).removeprefix("store.url: ").rpartition(": ")
+        return Finding("store", Level.FAIL, detail, remedy)
     except (OSError, sqlite.Error) as error:
         if "locked" in str(error):
             waited = describe(LOCK_WAIT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,18 +52,33 @@ class Store:
             ConfigurationError: The path cannot hold our database; the message says why and what to change.
         """
         self._check_path()
+        with self._opened("rwc") as connection:
+            self._prepare(connection)
+        return self
+
+    def check(self) -> None:
+        """Find what `open` would refuse, and change nothing.
+
+        Raises:
+            ConfigurationError: As for `open`.
+        """
+        self._check_path()
+        if self.path.exists():
+            with self._opened("ro") as connection:
+                self._check_owner(connection)
+
+    @contextmanager
+    def _opened(self, mode: str) -> Iterator[Connection]:
+        """A connection whose errors say what is wrong with the path."""
         try:
-            connection = self._connect(f"file:{quote(str(self.path))}?mode=rwc")
-            try:
-                self._prepare(connection)
-            finally:
-                connection.close()
+            with closing(self._connect(f"file:{quote(str(self.path))}?mode={mode}")) as connection:
+                yield connection
         except sqlite.OperationalError as error:
-            raise ConfigurationError(self._explain(error)) from error
+            unmade = f"store.url: {self.path} cannot be created ({error}): name a place where this user can make files"
+            raise ConfigurationError(self._explain(error) if self.path.exists() else unmade) from error
         except sqlite.DatabaseError as error:
             msg = f"store.url: {self.path} is not a SQLite database ({error}): move it away or change store.url"
             raise ConfigurationError(msg) from error
-        return self
 
     def writer(self) -> Connection:
         """A connection that may write, with autocheckpoint off; for the recorder only, whose lock guards it.
@@ -141,8 +156,8 @@ class Store:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return connection
 
-    def _prepare(self, connection: Connection) -> None:
-        """Check whose file it is and of which version, then migrate it."""
+    def _check_owner(self, connection: Connection) -> tuple[int, int]:
+        """Check whose file it is and of which version; returns its number of tables and its version."""
         # The tables first: another process may be migrating, and its tables and its id appear together.
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -156,6 +171,11 @@ class Store:
                 f"knows {SCHEMA_VERSION}): upgrade Switchgear here, or choose another file"
             )
             raise ConfigurationError(msg)
+        return tables, version
+
+    def _prepare(self, connection: Connection) -> None:
+        """Check whose file it is and of which version, then migrate it."""
+        tables, version = self._check_owner(connection)
         if not tables:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import doctor, sqlite
+from engine import doctor
 from engine.config import Config
 from engine.core.agreement import Document
 from engine.doctor import Level
 from engine.fleet.base import CoordinatorUnavailable
+from engine.schema import SCHEMA_VERSION
+from engine.store import Store
 
 Make = Callable[..., Config]
 
@@ -118,13 +120,29 @@ def test_a_folder_without_the_right_to_write_is_found(make_config: Make, tmp_pat
 
 def test_a_file_that_is_no_database_is_found(config: Config) -> None:
     config.store_path.write_bytes(b"not a database at all" * 100)
-    assert doctor.store(config).level is Level.FAIL
+    finding = doctor.store(config)
+    assert (finding.level, finding.remedy) == (Level.FAIL, "move it away or change store.url")
+
+
+def test_a_store_of_a_newer_version_is_found(config: Config) -> None:
+    """It was called writable, and refused by whatever was started next."""
+    with closing(Store(config.store_path).open().writer()) as writer:
+        writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    finding = doctor.store(config)
+    assert (finding.level, finding.remedy) == (Level.FAIL, "upgrade Switchgear here, or choose another file")
+    assert "newer Switchgear" in finding.detail
+
+
+def test_a_folder_that_is_not_there_is_found_and_not_made(make_config: Make, tmp_path: Path) -> None:
+    """It was made, and the next start, which wants it made by hand, went as the doctor had never said."""
+    finding = doctor.store(make_config('[store]\nurl = "sqlite:///missing/x.db"\n'))
+    assert (finding.level, finding.remedy) == (Level.FAIL, "create it or change store.url")
+    assert not (tmp_path / "missing").exists()
 
 
 def test_a_store_that_somebody_holds_locked_is_said_to_be_so(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOCK_WAIT", 0.05)
-    with closing(sqlite.sqlite3.connect(config.store_path, isolation_level=None)) as holder:
-        holder.execute("CREATE TABLE t (x)")
+    with closing(Store(config.store_path).open().writer()) as holder:
         holder.execute("BEGIN IMMEDIATE")
         finding = doctor.store(config)
     assert (finding.level, finding.remedy) == (Level.WARN, "end what holds a transaction open")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,25 @@ def test_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigurationError, match=r"not writable by this user"):
         Store(tmp_path / "a.db").open()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can make files, root neither")
+def test_a_place_where_no_file_can_be_made_is_named() -> None:
+    """It was told that there is no database yet, and to start Switchgear once, which is what somebody was doing."""
+    with pytest.raises(ConfigurationError, match=r"(cannot be created|not writable).*"):
+        Store("/proc/a.db").open()
+
+
+def test_checking_refuses_what_opening_refuses_and_makes_nothing(store: Store, tmp_path: Path) -> None:
+    store.check()
+    with closing(store.writer()) as writer:
+        writer.execute("PRAGMA user_version = 999")
+    for path, wrong in ((store.path, "newer Switchgear"), (tmp_path / "missing" / "a.db", "does not exist")):
+        with pytest.raises(ConfigurationError, match=wrong):
+            Store(path).check()
+    fresh = Store(tmp_path / "fresh.db")
+    fresh.check()
+    assert not fresh.path.exists()
 
 
 def test_reading_before_there_is_a_database_says_so(tmp_path: Path) -> None:
