@@ -138,10 +138,12 @@ class _Life:
         return self.verdict
 
     def _told(self, refused: Refused) -> Refused:
-        """A refusal over a rate limit with the time at which this caller should come back: nobody else's."""
-        if refused.category is not Category.RATE_LIMITED:
-            return refused
-        return refused.until(self.board.lines[refused.role].throttle.come_back(self.now))
+        """A refusal over a limit with the time at which this caller should come back."""
+        line = self.board.lines[refused.role]
+        if refused.category is Category.RATE_LIMITED:
+            return refused.until(line.throttle.come_back(self.now))
+        exhausted = line.unavailable(self.now) if refused.category is Category.QUOTA_EXHAUSTED else None
+        return refused if exhausted is None else refused.until(exhausted.until)
 
     def _may_move(self) -> bool:
         """Whether the refusal just met lets the request go to the other model."""
@@ -205,7 +207,7 @@ class _Life:
                 continue
             again = yield from self._again(line, outcome, tries)
             if not again:
-                self._refuse(self._spilling(refused.until(line.throttle.blocked_until(self.now)), other))
+                self._refuse(self._spilling(refused, other))
                 return False
 
     def _shut(self, line: Line) -> bool:

@@ -70,10 +70,8 @@ class Refused:
             final=final,
         )
 
-    def until(self, retry_at: float | None) -> Refused:
+    def until(self, retry_at: float) -> Refused:
         """The same, not to be asked again before a later time."""
-        if retry_at is None or self.category is not Category.RATE_LIMITED:
-            return self
         return replace(self, retry_at=max(self.retry_at or retry_at, retry_at))
 
     def spilled(self) -> Refused:

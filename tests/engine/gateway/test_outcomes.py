@@ -6,9 +6,11 @@ about a request to everything else, whatever the table says.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 WAYS = [("openai", False), ("openai", True), ("google-generativeai", False), ("google-genai", True)]
 SHORT = {'first_token = "2s"\nanswer = "2s"': 'first_token = "250ms"\nanswer = "250ms"'}
+SHORTER = {'first_token = "2s"\nanswer = "2s"': 'first_token = "800ms"\nanswer = "800ms"'}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 LONG = "word " * 400
 
@@ -93,6 +96,7 @@ class Row:
         failover: The cause, where the other model answered.
         counts: How many attempts primary's breaker counts as failed.
         streams: Whether a stream would meet it before its first content.
+        everywhere: Whether every wire says it in its own words, so that all of them are tried.
     """
 
     pro: Fault | list[Fault]
@@ -107,6 +111,7 @@ class Row:
     body: dict[str, Any] = field(default_factory=dict)
     retry_after: tuple[float, float] | None = None
     streams: bool = True
+    everywhere: bool = False
 
 
 BAD = "unavailable"
@@ -115,11 +120,32 @@ ROWS = {
     "server_error": Row(
         Fault(error=BAD), "server_error server_error server_error >ok", failover="server_error", counts=3
     ),
+    "an internal error": Row(
+        Fault(error="internal"), "server_error server_error server_error >ok", failover="server_error", counts=3
+    ),
+    "a proxy's error page": Row(
+        Fault(status=502, body="<html><h1>502 Bad Gateway</h1></html>", content_type="text/html"),
+        "server_error server_error server_error >ok",
+        failover="server_error",
+        counts=3,
+        everywhere=True,
+    ),
     "a server error that passes": Row([Fault(error=BAD)], "server_error ok", counts=1),
     "connection": Row(Fault(reset=True), "connection connection connection >ok", failover="connection", counts=3),
     "timeout of ours": Row(Fault(hang=True), "timeout >ok", failover="timeout", counts=1, config={"replace": SHORT}),
+    "headers and then silence": Row(
+        Fault(first_token=5, drip=0.5),
+        "timeout >ok",
+        failover="timeout",
+        counts=1,
+        config={"replace": SHORTER},
+        everywhere=True,
+    ),
     "timeout of theirs": Row(Fault(error="gateway_timeout"), "timeout >ok", failover="timeout", counts=1),
     "truncated": Row(Fault(no_finish=True), "truncated >ok", failover="truncated", counts=1, streams=False),
+    "cut in the middle of its body": Row(
+        Fault(cut_after=1), "connection connection connection >ok", failover="connection", counts=3, streams=False
+    ),
     "rate limit, spill": Row(Fault(error="rate_limit_minute"), "rate_limited >ok", failover="rate_limited"),
     "rate limit, shed": Row(
         Fault(error="rate_limit_minute"),
@@ -135,12 +161,46 @@ ROWS = {
     "rate limit that can be waited out": Row(
         [Fault(error="rate_limit_bare", headers={"retry-after": "0"})], "rate_limited ok"
     ),
-    "quota": Row(Fault(error="quota_day"), "quota_exhausted >ok", failover="quota_exhausted"),
-    "auth, fail": Row(Fault(error="api_key_invalid"), "auth", 502, "provider_auth"),
+    "rate limit that says nothing of when": Row([Fault(error="rate_limit_bare")], "rate_limited ok"),
+    "quota of a day": Row(Fault(error="quota_day"), "quota_exhausted >ok", failover="quota_exhausted", everywhere=True),
+    "quota of zero": Row(Fault(error="limit_zero"), "quota_exhausted >ok", failover="quota_exhausted", everywhere=True),
+    "rate limit beyond the horizon": Row(
+        Fault(error="rate_limit_bare", headers={"retry-after": "400"}),
+        "quota_exhausted >ok",
+        failover="quota_exhausted",
+    ),
+    "quota of both": Row(
+        Fault(error="quota_day"),
+        "quota_exhausted >quota_exhausted",
+        429,
+        "rate_limited",
+        flash=Fault(error="quota_day"),
+        retry_after=(1, 86_400),
+    ),
+    "auth, fail": Row(Fault(error="api_key_invalid"), "auth", 502, "provider_auth", everywhere=True),
+    "auth, not signed in": Row(Fault(error="unauthorized"), "auth", 502, "provider_auth"),
+    "auth by a wrong key, route": Row(
+        Fault(error="api_key_invalid"), "auth >ok", failover="auth", chat='on_auth_error = "route"', everywhere=True
+    ),
     "auth, route": Row(Fault(error="unauthorized"), "auth >ok", failover="auth", chat='on_auth_error = "route"'),
     "forbidden": Row(Fault(error="forbidden"), "auth", 502, "provider_auth"),
     "invalid request": Row(Fault(error="invalid_argument"), "invalid_request", 400, "invalid_request"),
-    "retired model": Row(Fault(error="model_not_found"), "model_unavailable >ok", failover="model_unavailable"),
+    "a body the provider cannot process": Row(
+        Fault(status=422, body={"error": {"message": "Unprocessable", "code": 422, "status": "INVALID_ARGUMENT"}}),
+        "invalid_request",
+        400,
+        "invalid_request",
+    ),
+    "retired model": Row(
+        Fault(error="model_not_found"), "model_unavailable >ok", failover="model_unavailable", everywhere=True
+    ),
+    "both retired": Row(
+        Fault(error="model_not_found"),
+        "model_unavailable >model_unavailable",
+        502,
+        "provider_error",
+        flash=Fault(error="model_not_found"),
+    ),
     "context length, by the provider": Row(
         Fault(error="context_length"), "context_length >ok", failover="context_length"
     ),
@@ -221,7 +281,9 @@ ROWS = {
 def _cases() -> Iterator[Any]:
     """Every row on one wire as a whole, and on another one, in turn; the providers' own tests have all of them."""
     for place, (name, row) in enumerate(ROWS.items()):
-        ways = (WAYS[0], WAYS[1 + place % 3]) if row.streams else (WAYS[0], WAYS[2])
+        ways = [way for way in WAYS if row.streams or not way[1]]
+        if not row.everywhere and row.streams:
+            ways = [WAYS[0], WAYS[1 + place % 3]]
         for way in ways:
             yield pytest.param(name, *way, id=f"{name}-{way[0]}{'-stream' if way[1] else ''}")
 
@@ -249,13 +311,74 @@ def test_an_outcome_does_what_the_table_says_and_all_witnesses_agree(
     assert recorded["failover_cause"] == row.failover
     if row.code is not None:
         assert error_of(response)["code"] == row.code
-    assert gateway.breaker().failures == row.counts
+    breaker, answered = gateway.breaker(), row.tried.split()[-1:] == ["ok"]
+    assert (breaker.failures, breaker.samples) == (row.counts, row.counts + answered), "all else is neutral"
+    assert (breaker.vote_failures, breaker.vote_samples) == (row.counts, row.counts + answered)
     if row.retry_after is None:
         assert "retry-after" not in response.headers
     else:
         assert row.retry_after[0] <= int(response.headers["retry-after"]) <= row.retry_after[1]
     for one in attempts:
         assert one["error"] is None or not {"main-key", "sk-abcd1234", "Why?"} & set(one["error"].split()), one["error"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "google-genai"])
+def test_an_error_inside_the_stream_before_any_content_is_a_truncated_answer(
+    serve: Serve, upstream: Upstream, kind: str
+) -> None:
+    gateway = serve(kind)
+    upstream.set(PRO, Fault(error=BAD, error_at=0))
+    response = gateway.stream()
+    assert response.status_code == 200
+    assert agree(gateway, upstream, response)["failover_cause"] in ("truncated", "server_error")
+    assert about(response)["role"] == "secondary"
+    assert gateway.breaker().failures >= 1
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_a_connection_that_is_refused_is_tried_again_and_then_left(
+    serve: Serve, upstream: Upstream, streamed: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    gateway = serve(replace={f'api_key_env = "MAIN_KEY"\nbase_url = "{upstream.openai_url}"': _at(closed)})
+    response = gateway.stream() if streamed else gateway.ask()
+    assert about(response).items() >= {"role": "secondary", "attempts": "4", "failover": "connection"}.items()
+    row = agree(gateway, upstream, response, alone=False)
+    assert [one["category"] for one in gateway.rows("attempts")] == ["connection"] * 3 + ["ok"]
+    assert [one.model for one in upstream.seen()] == [row["model"]] == [FLASH]
+    assert gateway.breaker().vote_failures == 3
+    _sums_agree(gateway)
+
+
+def test_a_connection_that_never_stands_is_a_timeout_and_left_at_once(serve: Serve, upstream: Upstream) -> None:
+    with socket.socket() as deaf, ExitStack() as queue:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):  # they fill the queue, so that the kernel answers nobody else
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        port = deaf.getsockname()[1]
+        connect = 'first_token = "2s"\nanswer = "2s"'
+        gateway = serve(
+            replace={
+                f'api_key_env = "MAIN_KEY"\nbase_url = "{upstream.openai_url}"': _at(port),
+                connect: f'{connect}\nconnect = "300ms"',
+            }
+        )
+        began = time.monotonic()
+        response = gateway.ask()
+        assert time.monotonic() - began < 1.8, "the clock of the connection, not that of the answer"
+    assert about(response).items() >= {"role": "secondary", "attempts": "2", "failover": "timeout"}.items()
+    agree(gateway, upstream, response, alone=False)
+    assert gateway.rows("attempts")[0]["category"] == "timeout"
+    assert gateway.breaker().vote_failures == 1
+    _sums_agree(gateway)
+
+
+def _at(port: int) -> str:
+    return f'api_key_env = "MAIN_KEY"\nbase_url = "http://127.0.0.1:{port}/v1"'
 
 
 def test_what_is_missing_is_named(serve: Serve, upstream: Upstream) -> None:
@@ -431,13 +554,30 @@ def test_an_answer_that_breaks_the_callers_schema_goes_to_the_other_model(
     assert len(upstream.seen()) == 1
 
 
+def test_an_answer_in_a_wrong_shape_is_asked_of_the_other_model(serve: Serve, upstream: Upstream) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "required": ["sky"]}}}
+    gateway = serve(rest="[managers.chat.validation]\njson_schema = true")
+    upstream.set(PRO, _says("flurble"))
+    upstream.set(FLASH, _says('{"sky": "blue"}'))
+    response = gateway.ask(response_format=wanted)
+    row = agree(gateway, upstream, response)
+    assert (response.status_code, row["failover_cause"], row["role"]) == (200, "semantic", "secondary")
+    assert "flurble" not in response.text
+    assert [one["category"] for one in gateway.rows("attempts")] == ["semantic", "ok"]
+    assert (gateway.breaker().samples, gateway.breaker().vote_samples) == (0, 0)
+
+
+def _says(text: str) -> Fault:
+    """An answer of exactly this text."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return Fault(body={"id": "x", "object": "chat.completion", "model": PRO, "choices": [choice]})
+
+
 def test_an_answer_in_a_wrong_shape_is_a_semantic_failure(serve: Serve, upstream: Upstream) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "required": ["sky"]}}}
     gateway = serve(rest="[managers.chat.validation]\njson_schema = true")
-    choice = {"index": 0, "message": {"role": "assistant", "content": "flurble"}, "finish_reason": "stop"}
-    wrong = Fault(body={"id": "x", "object": "chat.completion", "model": PRO, "choices": [choice]})
-    upstream.set(PRO, wrong)
-    upstream.set(FLASH, wrong)
+    upstream.set(PRO, _says("flurble"))
+    upstream.set(FLASH, _says("flurble"))
     response = gateway.ask(response_format=wanted)
     assert (response.status_code, error_of(response)["code"]) == (502, "semantic_failure")
     agree(gateway, upstream, response)
