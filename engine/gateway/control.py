@@ -82,8 +82,9 @@ class _ControlAPI:
                     page = queries.timeline(
                         connection, start_ms=start, end_ms=end, manager=manager, kinds=kinds, limit=PAGE
                     )
-                except ValueError as error:
-                    raise InvalidRequest(str(error), param="kind") from None
+                except ValueError:
+                    known = ", ".join(queries.EventKind)
+                    raise _wrong(what=f"kind: must be one of {known}", param="kind") from None
             return {"events": [asdict(event) for event in page.events], "more": page.next is not None}
 
         return json_response(await asyncio.to_thread(read))

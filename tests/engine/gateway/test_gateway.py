@@ -363,6 +363,9 @@ def test_the_timeline_tells_what_happened_newest_first(gateway: Running) -> None
 def test_a_timeline_that_cannot_be_is_refused(shared: Running, query: str) -> None:
     answer = shared.call("GET", f"/api/v1/timeline?{query}")
     assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    name = query.partition("=")[0]
+    assert error_of(answer)["message"].startswith(f"{name}: must be ")
+    assert error_of(answer)["param"] == name
 
 
 def test_the_openapi_document_has_every_route_of_the_control_api(shared: Running) -> None:
