@@ -234,11 +234,8 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 async def send_error(send: Send, error: SwitchgearError) -> None:
     """An error with everything that is known about the request."""
-    headers: list[tuple[bytes, bytes]] = []
-    if error.account is not None:
-        headers += headers_of(error.account)
-    elif error.request_id:
-        headers.append((b"x-switchgear-request-id", error.request_id.encode()))
+    refused = Account(error.request_id or new_id(), UNTRIED, UNTRIED, UNTRIED, 0, None, 0, 0)
+    headers = headers_of(error.account or refused)
     if error.retry_after is not None:
         headers.append((b"retry-after", str(-(-error.retry_after // 1)).partition(".")[0].encode()))
     if error.status_code == BodyTooLarge.status_code:

@@ -91,6 +91,10 @@ def test_bad_bodies_are_refused_in_the_envelope_and_not_recorded(gateway: Runnin
         error = error_of(answer)
         assert error["code"] == "invalid_request"
         assert names in error["message"] or names == error["param"], (body[:80], error)
+        said = about(answer)
+        assert said.pop("request-id")
+        nothing = {"manager": "none", "model": "none", "role": "none"}
+        assert said == {**nothing, "attempts": "0", "epoch": "0", "overhead-us": "0"}
     assert gateway.rows("requests") == []
     assert upstream.seen() == []
 
