@@ -186,16 +186,15 @@ class _Life:
                 if slot is None:
                     return False
             answer, moved = line.breaker.ask(self.now, self.rng())
-            for one in moved:
-                yield Emit(BreakerMoved(hop.role, one))
             if isinstance(answer, Denied):
-                if free:
-                    line.throttle.give_back(self.now)
-                if slot is not None:
-                    line.throttle.release(slot)
+                self._unsend(line, slot, free=free)
+                for one in moved:
+                    yield Emit(BreakerMoved(hop.role, one))
                 retry_at = answer.retry_at or self.board.force_ends(hop.role)
                 self._refuse(Refused(hop.role, Cause.BREAKER_OPEN, retry_at=retry_at, reason=answer.reason))
                 return False
+            if moved or hop.role is not self.verdict.active:
+                yield from self._tell(line, hop, moved, answer, slot, free=free)
             tries += 1
             outcome = yield from self._attempt(line, hop, answer, continuation)
             if outcome.category is Category.OK:
@@ -302,6 +301,7 @@ class _Life:
             slot = yield from self._slot(line, None)
             if slot is None:
                 continue
+            yield from self._tell(line, hop, (), None, slot, free=False)
             outcome = yield from self._attempt(line, hop, None, None)
             if outcome.category is Category.OK:
                 self._answered(hop)
@@ -322,8 +322,6 @@ class _Life:
         board, verdict = self.board, self.verdict
         if not verdict.tried or verdict.role is not line.role:
             line.budget.deposit(self.now)
-            if verdict.role is not line.role and hop.role is not verdict.active:
-                yield from self._note_move(hop)
         probe = hop.cause is Cause.PROBE or (permit is not None and permit.probe)
         if probe and line.role is Role.PRIMARY and hop.cause is Cause.PROBE:
             board.probe_started(self.now, synthetic=self.asked.request.synthetic)
@@ -480,13 +478,33 @@ class _Life:
         if self.why is None and refused.role is self.verdict.active:
             self.why = refused.cause
 
-    def _note_move(self, hop: Hop) -> Effects[None]:
-        """Say so when the request goes to another than the active model, unless it is a probe or a ramp's share."""
-        if hop.cause is not None or self.why is None:
-            return
-        last = next(refused for refused in self.refusals if refused.role is self.verdict.active)
-        evidence: dict[str, object] = {"reason": last.reason}
-        yield Emit(RequestMoved(self.verdict.active, hop.role, self.why, evidence))
+    def _tell(
+        self, line: Line, hop: Hop, moved: Sequence[Transition], permit: Permit | None, slot: Slot | None, *, free: bool
+    ) -> Effects[None]:
+        """Say what is worth recording before an attempt; whoever leaves meanwhile has sent nothing."""
+        try:
+            for one in moved:
+                yield Emit(BreakerMoved(hop.role, one))
+            if (why := self._leaving(hop)) is not None:
+                last = next(refused for refused in self.refusals if refused.role is self.verdict.active)
+                yield Emit(RequestMoved(self.verdict.active, hop.role, why, {"reason": last.reason}))
+        except BaseException:
+            self._unsend(line, slot, free=free)
+            if permit is not None:
+                line.breaker.report(permit, Effect.NEUTRAL, self.now, self.rng(), request_id=self.asked.request.id)
+            raise
+
+    def _leaving(self, hop: Hop) -> Cause | None:
+        """Why the request goes to another than the active model now; `None` for a probe or a ramp's share."""
+        elsewhere = hop.role is not self.verdict.active and self.verdict.role is not hop.role
+        return self.why if elsewhere and hop.cause is None else None
+
+    def _unsend(self, line: Line, slot: Slot | None, *, free: bool) -> None:
+        """Give back leave to send that is not used."""
+        if slot is not None:
+            line.throttle.release(slot)
+        elif free:
+            line.throttle.give_back(self.now)
 
     def _answered(self, hop: Hop) -> None:
         verdict = self.verdict
