@@ -102,6 +102,41 @@ def test_a_late_probe_does_not_put_off_the_next_and_two_never_come_at_once() -> 
     assert gate.due_at(0.0) == pytest.approx(151.875)
 
 
+GATES = st.builds(lambda gate, sustain: RecoveryPolicy(gate=gate, sustain=sustain), st.integers(1, 8), st.floats(0, 60))
+
+
+@given(GATES, st.lists(st.tuples(st.floats(0.01, 20), st.floats(0, 5), st.booleans()), max_size=40))
+def test_a_gate_is_passed_by_good_probes_in_a_row_over_its_time_and_by_nothing_else(
+    policy: RecoveryPolicy, probes: list[tuple[float, float, bool]]
+) -> None:
+    gate, now, good = Gate(policy), 0.0, list[float]()
+    for pause, took, ok in probes:
+        now += pause
+        gate.started(now)
+        good = [*good, now] if ok else []
+        now += took
+        if ok:
+            gate.succeeded(now)
+        else:
+            gate.failed()
+        passed = len(good) >= policy.gate and now - good[0] >= policy.sustain
+        assert gate.ready(now) is passed
+
+
+@given(GATES, st.floats(0.1, 10), st.floats(0, 3))
+def test_where_every_probe_is_good_the_gate_takes_its_time_or_that_of_its_requests(
+    policy: RecoveryPolicy, gap: float, took: float
+) -> None:
+    gate, now = Gate(policy), 0.0
+    while not gate.ready(now):
+        assert now <= policy.sustain + policy.gate * (gap + took) + gap
+        if now >= gate.due_at(0.0):
+            gate.started(now)
+            gate.succeeded(now + took)
+            now += took
+        now += gap
+
+
 def test_a_gate_of_one_probe_is_passed_when_its_time_is_over() -> None:
     gate = Gate(RecoveryPolicy(gate=1, sustain=0.0))
     assert passed(gate, 3.0)
