@@ -31,7 +31,7 @@ def fleet_table(fleet: Mapping[str, Any], now_ms: int) -> Group:
         table.add_row(
             seat["instance"], seat["host"], seat["version"] or "?", _epoch(seat), *_votes(seat), _agreement(seat)
         )
-    parts: list[Any] = [_quorum(fleet, now_ms), table]
+    parts: list[Any] = [_quorum(fleet, now_ms), *([table] if fleet["seats"] else [])]
     if fleet["left_out"]:
         parts.append(Text(f"and {fleet['left_out']} more", style="dim"))
     return Group(*parts)

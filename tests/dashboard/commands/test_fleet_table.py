@@ -34,3 +34,10 @@ def test_it_shows_votes_with_evidence_what_the_quorum_needs_who_lags_and_who_is_
         "no vote",
     ):
         assert part in said, said
+
+
+def test_a_fleet_of_nobody_has_no_table() -> None:
+    state = fleet_state("chat", Document(epoch=1, writer="x"), [], [], FleetPolicy(), NOW)
+    console = Console(width=160, record=True, color_system=None)
+    console.print(fleet_table(state.to_body(), NOW))
+    assert console.export_text().strip() == "0 hosts alive"
