@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +143,10 @@ def serving(place: Place, *arguments: str) -> Iterator[Running]:
         yield process
 
 
-def once(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run([str(SWITCHGEAR), *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
+def once(*arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; `before` is what is written before it."""
+    command = [*before, str(SWITCHGEAR), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def fetch(url: str, body: Any = None) -> tuple[int, Any, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ import pytest
 from dashboard import cli
 from dashboard.serving import signs_in_by_oidc
 from engine.schema import APPLICATION_ID
+from engine.store import Store
 from tests.dashboard.running import MODELS, SIMULATED, Place, once
 
 Output = pytest.CaptureFixture[str]
+BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 SERVERS = ["serve", "watch", "dashboard", "up"]
 
 
@@ -93,6 +96,24 @@ def test_a_store_that_may_not_be_written(command: str, tmp_path: Path, capsys: O
     locked.mkdir(mode=0o500)
     said = refused(command, Place.make(tmp_path, store='url = "sqlite:///locked/s.db"'), capsys)
     assert said.endswith("is not writable by this user: give access to the file and its folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+@pytest.mark.parametrize("wrong", ["folder", "file"])
+def test_a_store_that_may_not_be_written_as_a_process_without_roots_liberties(wrong: str, tmp_path: Path) -> None:
+    """The one above is skipped for root, as whom machines that build run; this one gives the liberties up."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    if wrong == "file":
+        Store(locked / "s.db").open()
+        (locked / "s.db").chmod(0o400)
+    else:
+        locked.chmod(0o500)
+    place = Place.make(tmp_path, store='url = "sqlite:///locked/s.db"')
+    done = once("serve", "--config", str(place.path), before=BOUND if os.geteuid() == 0 else ())
+    assert (done.returncode, done.stdout) == (2, "")
+    why = f"{locked / 's.db'} is not writable by this user: give access to the file and its folder"
+    assert done.stderr == f"switchgear: store.url: {why}\n"
 
 
 @pytest.mark.parametrize("command", ["serve", "watch", "up"])
