@@ -242,7 +242,7 @@ class AsyncDualModelManager(Managed):
         role: Role | str,
         *,
         reason: str,
-        ttl: float | None = None,
+        ttl: float | str | None = None,
         by: str = "library",
         strict: bool = False,
         epoch: int | None = None,

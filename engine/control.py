@@ -16,12 +16,12 @@ from typing import Final
 from engine.clock import Clock, SystemClock
 from engine.config import Config
 from engine.core import fleet
-from engine.core.agreement import Document, Force, Override
+from engine.core.agreement import Document, DocumentError, Force, Override
 from engine.core.breaker import BreakerState
 from engine.core.errors import Conflict, InvalidRequest, Unauthorized, UnknownManager
 from engine.core.events import FailoverRecord, OverrideRecord, Scope
 from engine.core.messages import Role
-from engine.durations import describe
+from engine.durations import DurationError, describe, parse_duration
 from engine.fleet.base import Coordinator
 from engine.ids import new_id
 from engine.recorder import Recorder
@@ -100,7 +100,7 @@ class Control:
         *,
         reason: str,
         actor: Actor,
-        ttl: float | None = None,
+        ttl: float | str | None = None,
         strict: bool = False,
         epoch: int | None = None,
     ) -> Document:
@@ -111,7 +111,7 @@ class Control:
             role: `primary` or `secondary`.
             reason: Why; required.
             actor: Who acts.
-            ttl: Seconds it lasts, an hour by default.
+            ttl: How long it lasts, seconds or text such as `30m`; an hour by default.
             strict: Without fallback to the other model.
             epoch: The epoch the act was decided on; refused when that has moved.
 
@@ -156,7 +156,7 @@ class Control:
         *,
         reason: str,
         actor: Actor,
-        ttl: float | None = None,
+        ttl: float | str | None = None,
         epoch: int | None = None,
     ) -> Document:
         """Force a model's breaker on every instance, or let it decide again.
@@ -167,7 +167,7 @@ class Control:
             state: `forced_open`, `forced_closed`, or `auto`.
             reason: Why; required.
             actor: Who acts.
-            ttl: Seconds it lasts, an hour by default.
+            ttl: How long it lasts, seconds or text such as `30m`; an hour by default.
             epoch: The epoch the act was decided on.
 
         Raises:
@@ -214,6 +214,7 @@ class Control:
         """Audit, then swap until it holds."""
         document = self.document(manager)
         _expect(document, epoch)
+        _readable(change(document, self._observation()))
         self._audit(manager, action, role, reason, actor, document.epoch + 1, strict=strict, expires=expires)
         for _ in range(SWAP_TRIES):
             following = change(document, self._observation())
@@ -282,8 +283,26 @@ def _role(role: Role | str) -> Role:
         raise InvalidRequest(msg, param="role") from None
 
 
-def _ttl(ttl: float | None) -> float:
-    lasts = DEFAULT_TTL if ttl is None else ttl
+def _readable(document: Document | None) -> None:
+    """Refuse an act that no instance could read.
+
+    Who calls from Python may pass anything, and one document that cannot be read would stop every instance from
+    agreeing on anything.
+    """
+    try:
+        if document is not None:
+            Document.from_json(document.to_json())
+    except (DocumentError, TypeError) as error:
+        msg = f"the act cannot be written down: {error}"
+        raise InvalidRequest(msg) from error
+
+
+def _ttl(ttl: float | str | None) -> float:
+    try:
+        lasts = DEFAULT_TTL if ttl is None else ttl if isinstance(ttl, float) else parse_duration(ttl)
+    except DurationError as error:
+        msg = f"ttl: {error}"
+        raise InvalidRequest(msg, param="ttl") from None
     if not 0 < lasts <= MAX_TTL:  # also refuses NaN
         said = describe(lasts) if 0 < lasts < math.inf else f"{lasts:g} s"
         msg = f"an act must last more than 0 s and at most {describe(MAX_TTL)}, not {said}"

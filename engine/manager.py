@@ -228,7 +228,7 @@ class DualModelManager(Managed):
         role: Role | str,
         *,
         reason: str,
-        ttl: float | None = None,
+        ttl: float | str | None = None,
         by: str = "library",
         strict: bool = False,
         epoch: int | None = None,
@@ -238,7 +238,7 @@ class DualModelManager(Managed):
         Args:
             role: `primary` or `secondary`.
             reason: Why; the audit log keeps it.
-            ttl: Seconds it lasts, an hour by default.
+            ttl: How long it lasts, seconds or text such as `30m`; an hour by default.
             by: Who acts.
             strict: Without fallback to the other model.
             epoch: The epoch this was decided on; `Conflict` when it has moved.

@@ -197,6 +197,9 @@ class Document:
         override, forced = body.pop("override"), body.pop("forced")
         for act in (*forced.values(), *([override] if override else [])):
             _check(act, _ACT_TYPES)
+        if override and not isinstance(override["strict"], bool):
+            msg = f"strict is {override['strict']!r}"
+            raise TypeError(msg)
         unknown = {force["state"] for force in forced.values()} - {"forced_open", "forced_closed"}
         if unknown:
             msg = f"no breaker can be {', '.join(sorted(map(str, unknown)))}"

@@ -623,6 +623,31 @@ def test_a_cancelled_task_is_recorded_as_cancelled_wherever_it_waits(
 # -- operators ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"ttl": True}, "ttl"),
+        ({"ttl": float("nan")}, "nan"),
+        ({"ttl": "soon"}, "ttl"),
+        ({"ttl": float("inf")}, "30 d"),
+        ({"by": None}, "by"),
+        ({"strict": "no"}, "strict"),
+    ],
+    ids=lambda given: str(given),
+)
+def test_an_act_that_nobody_could_read_is_refused_and_changes_nothing(
+    drive: Make, manner: Any, wrong: dict[str, Any], names: str
+) -> None:
+    """One was written, and from then on no instance could read the agreement, whatever it was about."""
+    driver = drive(manner)
+    before = driver.status().document
+    with pytest.raises(InvalidRequest, match=names):
+        driver.override("secondary", reason="maintenance", **wrong)
+    assert driver.status().document == before
+    assert rows(driver.instance.recorder.store, "overrides") == []
+    assert driver.override("secondary", reason="maintenance", ttl="30m").override.ttl == 1800
+
+
 def test_an_override_pins_at_once_and_clearing_it_is_on_record(drive: Make, manner: Any) -> None:
     driver = drive(manner())
     pinned = driver.override("secondary", reason="maintenance", ttl=1800, by="ana")
