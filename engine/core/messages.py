@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from engine.core.errors import InvalidRequest
 from engine.core.value import value
 
 JSON = Mapping[str, Any]
@@ -60,6 +61,13 @@ class Usage:
         )
 
 
+def _shape(prompt: object) -> str:
+    """What somebody passed as a prompt, without any of it."""
+    if isinstance(prompt, list | tuple):
+        return f"a {type(prompt).__name__} of {', '.join(sorted({type(one).__name__ for one in prompt}))}"
+    return type(prompt).__name__
+
+
 def _sum(left: int | None, right: int | None) -> int | None:
     if left is None:
         return right
@@ -99,12 +107,19 @@ class Request:
         Args:
             prompt: What the caller wrote.
             new_id: Gives a request that has no id one.
+
+        Raises:
+            InvalidRequest: It is none of these, such as one message that is not in a list.
         """
         if isinstance(prompt, Request):
             return prompt if prompt.id else replace(prompt, id=new_id())
         if isinstance(prompt, str):
             return cls(messages=({"role": "user", "content": prompt},), id=new_id())
-        return cls(messages=tuple(prompt), id=new_id())
+        given: object = prompt  # types are only checked by whoever checks types
+        if not isinstance(given, Sequence) or not all(isinstance(message, Mapping) for message in given):
+            msg = f"a prompt is a string, a list of messages or a Request, not {_shape(given)}"
+            raise InvalidRequest(msg, param="messages")
+        return cls(messages=tuple(given), id=new_id())
 
     @property
     def json_schema(self) -> JSON | None:

@@ -624,6 +624,26 @@ def test_a_cancelled_task_is_recorded_as_cancelled_wherever_it_waits(
 
 
 @pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (None, "NoneType"),
+        (7, "int"),
+        (b"hi", "bytes"),
+        ({"role": "user", "content": "hi"}, "dict"),
+        (["hi"], "a list of str"),
+        ([{"role": "user", "content": "hi"}, None], "a list of NoneType, dict"),
+    ],
+    ids=str,
+)
+def test_what_is_no_prompt_is_refused_before_anybody_is_asked(drive: Make, manner: Any, prompt: Any, said: str) -> None:
+    driver = drive(manner)
+    with pytest.raises(InvalidRequest, match=f"a list of messages or a Request, not {said}$"):
+        driver.generate(prompt)
+    assert rows(driver.instance.recorder.store, "requests") == []
+    assert driver.exchange.in_flight == 0
+
+
+@pytest.mark.parametrize(
     ("wrong", "names"),
     [
         ({"ttl": True}, "ttl"),
