@@ -177,7 +177,9 @@ class _WrongMethod(SwitchgearError):
 
 
 async def _on_missing(request: HTTPRequest, _: Exception) -> Response:
-    msg = f"there is nothing at {request.url.path}; chat completions are at /v1/chat/completions"
+    serves_models = any(getattr(route, "path", None) == CHAT_PATH for route in request.app.routes)
+    where = f"chat completions are at {CHAT_PATH}" if serves_models else "`switchgear watch` serves no models"
+    msg = f"there is nothing at {request.url.path}; {where}, the control API is described at /openapi.json"
     return await _on_error(request, _NotFound(msg))
 
 

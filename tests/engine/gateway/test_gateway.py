@@ -388,6 +388,7 @@ def test_the_openapi_document_has_every_route_of_the_control_api(shared: Running
 
 def test_watching_serves_control_and_metrics_without_models(serve: Serve, upstream: Upstream) -> None:
     gateway = serve(serve_models=False)
+    assert "`switchgear watch` serves no models" in error_of(gateway.call("GET", "/v1/models"))["message"]
     answer = gateway.ask()
     assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
     assert gateway.act("POST", "/override", {"role": "secondary", "reason": "from the watcher"}).ok
