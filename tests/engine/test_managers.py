@@ -849,7 +849,7 @@ def test_what_the_store_did_not_take_is_refused_and_recorded_as_refused(drive: M
     driver = drive(provider)
     driver.generate("hello")
     recorder = driver.instance.recorder
-    page = recorder._ledger.page
+    page = recorder._pen._ledger.page
     broken = threading.Event()
     broken.set()
 
@@ -859,12 +859,12 @@ def test_what_the_store_did_not_take_is_refused_and_recorded_as_refused(drive: M
             raise OSError(msg)
         return page(records)
 
-    recorder._ledger.page = fail
+    recorder._pen._ledger.page = fail
     connect = recorder._connect
 
     def reconnect() -> Any:
         made = connect()
-        recorder._ledger.page = fail
+        recorder._pen._ledger.page = fail
         return made
 
     recorder._connect = reconnect
