@@ -16,11 +16,11 @@ from typing import Any
 
 from alerts.evaluator import State
 from alerts.expression import LevelTest, Value
+from alerts.judgement import judge
 from alerts.lint import Problem, unknown
 from alerts.memory import Remembered
 from alerts.places import Places, shown, toml_error_line
 from alerts.rules import RuleSet, read_rules
-from alerts.tick import judge
 from alerts.vocabulary import LEVELS, WINDOWS, Kind, Query
 from engine.durations import DurationError, parse_duration
 

@@ -1,8 +1,7 @@
 """One tick: read what rules ask, judge them, decide who is told, and commit it all in one transaction.
 
 Guarantees: an alert's transition, its new state and what receivers are told about it are committed together or not
-at all; a tick that was overtaken by another evaluator commits nothing; a rule that fails keeps its state and stops no
-other; a stepped wall clock changes no duration.
+at all; a tick that was overtaken by another evaluator commits nothing; a stepped wall clock changes no duration.
 """
 
 from __future__ import annotations
@@ -10,22 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from alerts import outbox, queries, silences
-from alerts.evaluator import Alert, Change, Observation, State, Timing, evaluate
-from alerts.expression import EvaluationError, NoValue
 from alerts.grouping import Round, decide_all
+from alerts.judgement import Judged, Transition, judge
 from alerts.memory import Remembered, from_rows
 from alerts.notices import Notice
-from alerts.observations import FleetView, Observations, Reading
+from alerts.observations import FleetView, Reading
 from alerts.receivers import Receiver
-from alerts.rules import RULE_FAILING, NoData, Rule
+from alerts.rules import Rule
 from alerts.shelf import Shelf
-from alerts.template import Facts, expand
-from alerts.vocabulary import Scope
 from engine.clock import Clock
 from engine.ids import new_id
 from engine.recorder import Recorder
@@ -35,29 +30,11 @@ log = logging.getLogger(__name__)
 
 EVALUATION_MARK = "evaluation"
 STEP_MS = 5_000
-ERRORS_IN_A_ROW = 3
 COMMIT_TIMEOUT_S = 30.0
 
 
 class Overtaken(Exception):
     """Another evaluator committed since this tick read the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One change of one alert."""
-
-    alert: Remembered
-    change: Change
-    ts_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What all rules say: the memory after it and the transitions on the way."""
-
-    memory: Mapping[str, Remembered]
-    transitions: tuple[Transition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,131 +46,6 @@ class TickReport:
     notices: tuple[Notice, ...] = ()
     due_ms: int | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
-
-
-def judge(
-    rules: Sequence[Rule],
-    managers: Sequence[str],
-    memory: Mapping[str, Remembered],
-    seen: Observations,
-    now_ms: int,
-) -> Judged:
-    """Evaluate every rule for every manager; pure.
-
-    Args:
-        rules: The rules in force.
-        managers: Whom they are evaluated for.
-        memory: What is remembered, by fingerprint.
-        seen: Answers what the rules ask.
-        now_ms: The time.
-    """
-    court = _Court(memory, seen, now_ms, Counter(rule.alert for rule in rules))
-    for rule in rules:
-        for manager in managers if rule.scope is Scope.MANAGER else (None,):
-            court.try_rule(rule, manager)
-    court.try_failing()
-    court.dismiss_unknown()
-    return court.verdict()
-
-
-class _Court:
-    """The work of `judge`."""
-
-    def __init__(
-        self, memory: Mapping[str, Remembered], seen: Observations, now_ms: int, names: Mapping[str, int]
-    ) -> None:
-        self._memory = dict(memory)
-        self._seen = seen
-        self._now_ms = now_ms
-        self._visited: set[str] = set()
-        self._transitions: list[Transition] = []
-        self._starts: dict[tuple[str, str | None], int] = {}
-        for one in memory.values():
-            if one.alert.met and names.get(one.rule) == 1:
-                self._starts.setdefault((one.rule, one.manager), one.alert.active_ms)
-
-    def try_rule(self, rule: Rule, manager: str | None) -> None:
-        """One evaluation of one rule."""
-        labels = rule.labels_for(manager)
-        known = self._known(rule.alert, manager, labels)
-        try:
-            observation = self._observe(rule, manager)
-        except EvaluationError as error:
-            if not known.errors:
-                log.warning("rule %s fails and keeps its state: %s", rule.alert, error)
-            self._keep(replace(known, errors=known.errors + 1, error=str(error)))
-            return
-        if known.errors:
-            known = replace(known, errors=0, error="")
-        if observation is None:
-            self._keep(known)
-            return
-        self._evaluate(known, Timing(rule.hold, rule.keep), observation, rule.annotations)
-
-    def try_failing(self) -> None:
-        """Rules that failed several times in a row are an alert themselves."""
-        raised = [one for one in self._memory.values() if one.rule == RULE_FAILING]
-        known_failing = {(one.labels.get("rule"), one.manager) for one in raised}
-        for one in list(self._memory.values()):
-            if one.rule == RULE_FAILING or not (one.errors or (one.rule, one.manager) in known_failing):
-                continue
-            labels = {"alertname": RULE_FAILING, "severity": "warning", "rule": one.rule}
-            if one.manager:
-                labels["manager"] = one.manager
-            known = self._known(RULE_FAILING, one.manager, labels)
-            if one.errors >= ERRORS_IN_A_ROW or known.alert.state is not State.INACTIVE:
-                met = one.errors >= ERRORS_IN_A_ROW
-                texts = {"summary": f"rule {one.rule} cannot be evaluated: {one.error}"} if met else known.annotations
-                self._evaluate(known, Timing(), Observation(met), texts)
-
-    def dismiss_unknown(self) -> None:
-        """Alerts whose rule is gone are over."""
-        for one in list(self._memory.values()):
-            if one.fingerprint not in self._visited:
-                self._evaluate(replace(one, errors=0), Timing(), Observation(met=False), one.annotations)
-
-    def verdict(self) -> Judged:
-        """Everything that is still worth remembering."""
-        kept = {mark: one for mark, one in self._memory.items() if not one.forgettable}
-        return Judged(kept, tuple(self._transitions))
-
-    def _known(self, rule: str, manager: str | None, labels: Mapping[str, str]) -> Remembered:
-        fresh = Remembered(rule, manager, labels)
-        known = self._memory.get(fresh.fingerprint)
-        if known is not None:
-            return known
-        # An edited label makes another alert, but what has lasted for a while has still lasted for that while.
-        started = self._starts.get((rule, manager))
-        return fresh if started is None else replace(fresh, alert=Alert(State.PENDING, started))
-
-    def _observe(self, rule: Rule, manager: str | None) -> Observation | None:
-        """What the rule finds; `None` to change nothing."""
-        try:
-            met, value = rule.expression.run(lambda query: self._seen.ask(manager, query))
-        except NoValue:
-            if rule.no_data is NoData.KEEP:
-                return None
-            return Observation(rule.no_data is NoData.ALERTING)
-        level = rule.expression.level
-        return Observation(met, value, self._seen.since(manager, level) if met and level else None)
-
-    def _evaluate(self, known: Remembered, timing: Timing, seen: Observation, annotations: Mapping[str, str]) -> None:
-        alert, change = evaluate(timing, known.alert, seen, self._now_ms)
-        if seen.met and alert.met:
-            facts = Facts(known.labels, alert.value, alert.active_ms, self._now_ms)
-            known = replace(known, annotations={name: expand(text, facts) for name, text in annotations.items()})
-        after = known if alert == known.alert else replace(known, alert=alert)
-        self._keep(after)
-        if change is not None and (change.before, change.after) != (State.RESOLVED, State.INACTIVE):
-            if State.FIRING in (change.before, change.after):
-                after = replace(after, flips=(*after.flips, self._now_ms))
-                self._keep(after)
-            self._transitions.append(Transition(after, change, self._now_ms))
-
-    def _keep(self, one: Remembered) -> None:
-        mark = one.fingerprint
-        self._visited.add(mark)
-        self._memory[mark] = one
 
 
 class Ticker:
