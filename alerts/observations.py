@@ -7,6 +7,7 @@ that is on record.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Reading:
         asked = frozenset(asked)
         self._counts: dict[tuple[str, Query], float | None] = {}
         self._marks = queries.marks(connection, STOPPED_MARK)
-        self._beats = instances(connection) if fleet is None else list(fleet.beats)
+        beats = instances(connection) if fleet is None else fleet.beats
+        self._live = [beat for beat in beats if beat.alive(now_ms)]
         self._agreed = {one.manager: one for one in queries.agreed(connection)}
         for one in fleet.agreed if fleet else ():
             if one.manager not in self._agreed or self._agreed[one.manager].epoch < one.epoch:
@@ -100,7 +102,8 @@ class Reading:
             if query.name == "breaker"
             for manager in managers
         }
-        self._store = {query: self._store_wide(query) for query in asked}
+        self._dead = self._read_dead_letters(asked)
+        self._store = {query: self._store_wide(query) for query in asked if query.name in _STORE_WIDE}
 
     def ask(self, manager: str | None, query: Query) -> Value:
         """See `Observations.ask`."""
@@ -140,7 +143,7 @@ class Reading:
         return agreed.active if name == "active_model" else float(agreed.share)
 
     def _store_wide(self, query: Query) -> Value:
-        live = _live(self._beats, self._now_ms)
+        live = self._live
         match query.name:
             case "instances":
                 return float(len(live))
@@ -157,7 +160,7 @@ class Reading:
                 return 0.0 if oldest is None else max(0.0, (self._now_ms - oldest) / 1000)
             case "dead_letters":
                 start = self._now_ms - round(query.seconds * 1000)
-                return float(queries.dead_letters(self._connection, start, self._now_ms))
+                return float(len(self._dead) - bisect_right(self._dead, start))
         return None
 
     def _agreement_age(self, live: Sequence[InstanceRow]) -> float | None:
@@ -219,10 +222,16 @@ class Reading:
             for query, start in starts.items():
                 self._counts[manager, query] = float(sum(who == manager and ts > start for who, ts in found))
 
+    def _read_dead_letters(self, asked: Iterable[Query]) -> list[int]:
+        """When those of the longest window were given up."""
+        longest = max((query.seconds for query in asked if query.name == "dead_letters"), default=0.0)
+        start = self._now_ms - round(longest * 1000)
+        return queries.dead_letters(self._connection, start, self._now_ms) if longest else []
+
     def _breaker(self, manager: str, role: str) -> tuple[str, frozenset[str]]:
         """The state of a breaker over all live instances, and which instances those are."""
         states: dict[str, str] = {}
-        for beat in _live(self._beats, self._now_ms):
+        for beat in self._live:
             line = beat.gauges.get("managers", {}).get(manager, {}).get("lines", {}).get(role)
             if isinstance(line, dict) and line.get("state") in BREAKER_STATES:
                 states[beat.instance] = line["state"]
@@ -279,10 +288,6 @@ _STORE_WIDE = frozenset(
 def _of(asked: Iterable[Query], names: Iterable[str]) -> list[Query]:
     names = frozenset(names)
     return sorted(query for query in asked if query.name in names and not (query.role and query.name in _TRIED))
-
-
-def _live(beats: Iterable[InstanceRow], now_ms: int) -> list[InstanceRow]:
-    return [beat for beat in beats if beat.alive(now_ms)]
 
 
 def _request_value(query: Query, groups: Groups) -> float | None:

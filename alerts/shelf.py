@@ -9,6 +9,7 @@ is the latter, or the clock went back, that is everything.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ MOST_GROUPS = 50_000
 
 TABLES = tuple(sorted({feed.rows for feed in FEEDS if feed.rows is not None}))
 
-Groups = list[tuple[tuple[Any, ...], tuple[Any, ...]]]
+Groups = Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]
 Block = dict[str, Groups]
 """What a block holds: by manager, groups of rows with their amounts."""
 
@@ -47,6 +48,7 @@ class Shelf:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, Span], _Kept] = {}
         self._numbers: dict[str, dict[int, int]] = {}
+        self._minutes: dict[str, dict[int, int]] = {}
         self._settled: tuple[int, float] | None = None
         self._managers: tuple[str, ...] = ()
         self._now_ms = 0
@@ -66,9 +68,10 @@ class Shelf:
         if since_ms is None:
             self._kept.clear()
             self._numbers.clear()
+            self._minutes.clear()
             self._groups, since_ms = 0, edge_ms
         self._managers, self._now_ms = tuple(managers), now_ms
-        self._count(connection, range(since_ms, now_ms + 1, SMALL_MS), edge_ms)
+        self._count(connection, since_ms, edge_ms)
         self._settled = edge_ms, queries.settled(connection, managers, edge_ms)
         self._shrink()
         self._turn += 1
@@ -83,15 +86,16 @@ class Shelf:
         """
         blocks = [self._take(feed, span) for span in spans]
         missing = [index for index, block in enumerate(blocks) if block is None]
-        fresh: dict[int, Block] = {index: {} for index in missing}
+        found: dict[int, dict[str, list[tuple[Any, Any]]]] = {index: {} for index in missing}
         for one in feed.read(connection, [spans[index] for index in missing], self._managers) if missing else ():
-            fresh[missing[one.span]].setdefault(one.manager, []).append((one.key, one.amounts))
-        for index, block in fresh.items():
-            self._keep(feed, spans[index], block)
+            found[missing[one.span]].setdefault(one.manager, []).append((one.key, one.amounts))
+        for index, block in found.items():
+            # Tuples of numbers and texts cost the garbage collector nothing, and there are tens of thousands of them.
+            fresh: Block = {manager: tuple(groups) for manager, groups in block.items()}
+            blocks[index] = fresh
+            self._keep(feed, spans[index], fresh)
         return {
-            (manager, index): groups
-            for index, block in enumerate(blocks)
-            for manager, groups in (fresh[index] if block is None else block).items()
+            (manager, index): groups for index, block in enumerate(blocks) for manager, groups in (block or {}).items()
         }
 
     def _believed_since(self, connection: Connection, managers: tuple[str, ...], now_ms: int) -> int | None:
@@ -103,18 +107,29 @@ class Shelf:
             return None
         return before_ms if queries.settled(connection, managers, before_ms) == count else None
 
-    def _count(self, connection: Connection, starts: range, edge_ms: int) -> None:
-        """Count the rows of small blocks, and forget whatever one with another number is a part of."""
+    def _count(self, connection: Connection, since_ms: int, edge_ms: int) -> None:
+        """Count the rows of small blocks, and forget whatever one with another number is a part of.
+
+        Only in minutes whose sum has changed is there anything to count.
+        """
         for table in TABLES:
-            found = dict(zip(starts, queries.numbers(connection, table, starts, self._managers), strict=True))
-            changed = [start for start, n in self._numbers.get(table, {}).items() if found.get(start, 0) != n]
-            self._numbers[table] = {start: n for start, n in found.items() if start >= edge_ms}
+            minutes = queries.by_minute(connection, table, since_ms // MINUTE_MS, self._managers)
+            known_minutes, known = self._minutes.get(table, {}), self._numbers.get(table, {})
+            touched = [
+                minute for minute in {*minutes, *known_minutes} if minutes.get(minute) != known_minutes.get(minute)
+            ]
+            starts = [start for minute in touched for start in _starts(minute)]
+            numbers = queries.numbers(connection, table, starts, self._managers) if starts else ()
+            found = dict(zip(starts, numbers, strict=True))
+            changed = sorted(start for start, n in found.items() if known.get(start, 0) != n)
+            self._minutes[table] = {minute: n for minute, n in minutes.items() if minute * MINUTE_MS >= edge_ms}
+            self._numbers[table] = {start: n for start, n in {**known, **found}.items() if start >= edge_ms}
             outdated = [
                 (feed.name, span)
                 for feed in FEEDS
                 if feed.rows == table and changed
                 for name, span in self._kept
-                if name == feed.name and any(span.from_ms <= start < span.to_ms for start in changed)
+                if name == feed.name and bisect_left(changed, span.from_ms) < bisect_left(changed, span.to_ms)
             ]
             for key in outdated:
                 self._groups -= self._kept.pop(key).groups
@@ -142,3 +157,8 @@ class Shelf:
                 return
             del self._kept[key]
             self._groups -= kept.groups
+
+
+def _starts(minute: int) -> range:
+    """Where the small blocks of a minute begin."""
+    return range(minute * MINUTE_MS, (minute + 1) * MINUTE_MS, SMALL_MS)

@@ -68,13 +68,14 @@ def breaker_history(
     return [row for row in rows if row[3] in BREAKER_STATES]
 
 
-def dead_letters(connection: Connection, from_ms: int, to_ms: int) -> int:
-    """Notifications given up in `(from_ms, to_ms]`."""
-    row = connection.execute(
-        "SELECT count(*) FROM outbox WHERE state = 'dead' AND next_attempt_ms > ? AND next_attempt_ms <= ?",
+def dead_letters(connection: Connection, from_ms: int, to_ms: int) -> list[int]:
+    """When notifications were given up in `(from_ms, to_ms]`, ascending."""
+    rows = connection.execute(
+        "SELECT next_attempt_ms FROM outbox WHERE state = 'dead' AND next_attempt_ms > ? AND next_attempt_ms <= ?"
+        " ORDER BY next_attempt_ms",
         [from_ms, to_ms],
-    ).fetchone()
-    return int(row[0])
+    )
+    return [row[0] for row in rows]
 
 
 def oldest_due(connection: Connection) -> int | None:

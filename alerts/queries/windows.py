@@ -8,13 +8,12 @@ of them, everything else from raw rows.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from alerts.histograms import Histogram
+from alerts.histograms import Histogram, total
 from alerts.spans import MINUTE_MS, SMALL_MS, Span
 from engine.percentiles import bucket_of
 from engine.queries.hours import pieces
@@ -155,27 +154,39 @@ def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, t
 
 
 def _latency(connection: Connection, spans: Sequence[Span], managers: Sequence[str]) -> list[Sums]:
-    found: dict[tuple[int, str, str, str], Counter[int]] = {}
+    """Counts of a group come as two lists: a row for every bucket of every minute cost more than all else."""
+    found: dict[tuple[int, str, str, str], list[Histogram]] = {}
     given = _given(connection, spans, managers)
     for value, unit in ((given.hours, "hour"), (given.minutes, "minute")):
         if value:
-            for *key, bucket, n in connection.execute(
-                f"{_WITH} SELECT k, who, metric, role, bucket, sum(n) FROM spans CROSS JOIN json_each(?) m"
+            for k, manager, metric, role, buckets, counts in connection.execute(
+                f"{_WITH} SELECT k, who, metric, role, json_group_array(bucket), json_group_array(n) FROM"
+                f" (SELECT k, who, metric, role, bucket, sum(n) AS n FROM spans CROSS JOIN json_each(?) m"
                 f" CROSS JOIN latency_{unit} t ON {_on(unit)} AND metric = m.value"
-                " WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5",
+                " WHERE outcome IN ('ok', 'error') GROUP BY 1, 2, 3, 4, 5) GROUP BY 1, 2, 3, 4",
                 [value, '["duration", "ttft"]'],
             ):
-                found.setdefault(tuple(key), Counter())[bucket] += n
+                histogram = Histogram.of(dict(zip(json.loads(buckets), json.loads(counts), strict=True)))
+                found.setdefault((k, manager, metric, role), []).append(histogram)
+    raw: dict[tuple[int, str, str, str], dict[int, int]] = {}
     if given.rows:
         for k, manager, role, duration, ttft in connection.execute(
             f"{_WITH} SELECT k, who, role, duration_ms, ttft_ms FROM spans CROSS JOIN requests t ON {_ROWS}"
             " WHERE outcome IN ('ok', 'error') AND synthetic = 0 AND role <> 'none'",
             [given.rows],
         ):
-            found.setdefault((k, manager, "duration", role), Counter())[bucket_of(duration)] += 1
+            _count(raw, (k, manager, "duration", role), duration)
             if ttft is not None:
-                found.setdefault((k, manager, "ttft", role), Counter())[bucket_of(ttft)] += 1
-    return [Sums(k, manager, tuple(key), (Histogram.of(counts),)) for (k, manager, *key), counts in found.items()]
+                _count(raw, (k, manager, "ttft", role), ttft)
+    for key, counted in raw.items():
+        found.setdefault(key, []).append(Histogram.of(counted))
+    return [Sums(key[0], key[1], key[2:], (total(several),)) for key, several in found.items()]
+
+
+def _count(counts: dict[tuple[int, str, str, str], dict[int, int]], key: tuple[int, str, str, str], ms: float) -> None:
+    group = counts.setdefault(key, {})
+    bucket = bucket_of(ms)
+    group[bucket] = group.get(bucket, 0) + 1
 
 
 LATENCY = Feed("latency", _latency, rows="requests")
@@ -199,6 +210,26 @@ def numbers(connection: Connection, table: str, starts: Sequence[int], managers:
         [json.dumps(list(managers)), json.dumps(list(starts))],
     )
     return [row[0] for row in rows]
+
+
+_COUNTED_IN = {"requests": "rollup_minute", "attempts": "attempt_minute"}
+
+
+def by_minute(connection: Connection, table: str, first: int, managers: Sequence[str]) -> dict[int, int]:
+    """How many raw rows there are in each minute, as the sums of them say; minutes without any are left out.
+
+    Args:
+        connection: In a read transaction.
+        table: The `rows` of a feed.
+        first: The first minute since 1970.
+        managers: Whose rows.
+    """
+    rows = connection.execute(
+        f"SELECT minute, sum(n) FROM json_each(?1) m CROSS JOIN {_COUNTED_IN[table]} t ON t.manager = m.value"
+        " AND minute >= ?2 GROUP BY minute",
+        [json.dumps(list(managers)), first],
+    )
+    return dict(rows.fetchall())
 
 
 _SETTLED = (
