@@ -7,6 +7,7 @@ alone: `a || b` is true when one side is, whatever the other lacks. That is CEL'
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,9 @@ from engine.durations import DurationError, parse_duration
 
 Value = float | str | bool | None
 Ask = Callable[[Query], Value]
+
+# The CEL library warns of every function that raises, which is our way of saying that there is no value.
+logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 _TEXT_METHODS = ("startsWith", "endsWith", "contains", "matches")
 
@@ -135,7 +139,10 @@ def _window_function(table: dict[tuple[str, ...], Value]) -> Callable[..., Value
 
 def _role_function(table: dict[tuple[str, ...], Value]) -> Callable[..., Value]:
     def answer(role: str) -> Value:
-        return table[(role,)]
+        value = table[(role,)]
+        if value is None:  # as above: null differs from every word, so != would quietly be true
+            raise NoValue(role)
+        return value
 
     return answer
 

@@ -236,3 +236,11 @@ def test_a_changed_file_is_read_again_and_a_broken_rule_stays_as_it_last_worked(
     assert {rule.alert for rule in book.refresh().rules} == {"New", "B"}
     path.write_text("")
     assert book.refresh().rules == ()
+
+
+@pytest.mark.parametrize("text", ['breaker("primary") != "open"', '!(breaker("primary") in ["open"])'])
+def test_a_state_of_a_role_without_a_value_gives_none(text: str) -> None:
+    """Null differs from every word: a missing breaker looked like one that is not open."""
+    with pytest.raises(NoValue):
+        compile_expression(text).run(lambda _: None)
+    assert compile_expression(f"{text} || true").run(lambda _: None)[0]
