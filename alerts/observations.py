@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,12 +89,11 @@ class Reading:
         for one in fleet.agreed if fleet else ():
             if one.manager not in self._agreed or self._agreed[one.manager].epoch < one.epoch:
                 self._agreed[one.manager] = one
-        self._read(_of(asked, _BY_REQUESTS), queries.REQUESTS, _request_value)
-        tried = [q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)]
-        self._read(tried, queries.ATTEMPTS, _attempt_value)
-        self._read(_of(asked, _BY_FAILOVERS), queries.FAILOVERS, _failover_value)
-        self._read(_of(asked, {"breaker_transitions"}), queries.BREAKER_CHANGES, _breaker_value)
-        self._read_latency(_of(asked, PERCENTILES.keys()))
+        for source in sources(asked):
+            if source.feed.name == queries.LATENCY.name:
+                self._read_latency(source.asked)
+            else:
+                self._read(source)
         self._read_ramp_aborts(_of(asked, {"ramp_aborts"}))
         self._breakers = {
             (manager, query.role): self._breaker(manager, query.role)
@@ -117,7 +116,7 @@ class Reading:
             return manager
         if query.name == "breaker":
             return self._breakers[manager, query.role][0]
-        return self._level(self._agreed.get(manager), query.name)
+        return level_of(self._agreed.get(manager), query.name, self._now_ms)
 
     def since(self, manager: str | None, test: LevelTest) -> int | None:
         """See `Observations.since`."""
@@ -133,14 +132,6 @@ class Reading:
         if test.query.name == "override_active" and test.holds(True):
             return queries.override_started(self._connection, manager)
         return None
-
-    def _level(self, agreed: Agreed | None, name: str) -> Value:
-        if name == "override_active":
-            override = agreed.override if agreed else None
-            return override is not None and override.get("expires_ms", 0) > self._now_ms
-        if agreed is None:
-            return None
-        return agreed.active if name == "active_model" else float(agreed.share)
 
     def _store_wide(self, query: Query) -> Value:
         live = self._live
@@ -195,10 +186,10 @@ class Reading:
                 groups = [group for part in cut.parts[seconds] for group in table.get((manager, part), ())]
                 yield manager, those, groups
 
-    def _read(self, asked: Sequence[Query], feed: Feed, value: Callable[[Query, Groups], float | None]) -> None:
-        for manager, those, groups in self._windows(asked, feed):
+    def _read(self, source: Source) -> None:
+        for manager, those, groups in self._windows(source.asked, source.feed):
             for query in those:
-                self._counts[manager, query] = value(query, groups)
+                self._counts[manager, query] = source.value(query, groups)
 
     def _read_latency(self, asked: Sequence[Query]) -> None:
         """Percentiles; those that differ in their share alone have one histogram."""
@@ -243,19 +234,40 @@ class Reading:
     def _breaker_since(self, manager: str, test: LevelTest) -> int | None:
         """Walk the recorded changes backwards for as long as the test holds."""
         _, live = self._breakers[manager, test.query.role]
-        states = dict.fromkeys(live, "closed")
-        rows = [row for row in queries.breaker_history(self._connection, manager, test.query.role) if row[1] in live]
-        for _, instance, _, to_state in reversed(rows):
-            states[instance] = to_state
-        since = None
-        for ts_ms, instance, from_state, _ in rows:
-            if not test.holds(together(states.values())):
-                break
-            since = ts_ms
-            states[instance] = from_state
-        else:
-            return since if not rows or not test.holds(together(states.values())) else None
-        return since
+        return breaker_since(queries.breaker_history(self._connection, manager, test.query.role), live, test)
+
+
+def breaker_since(history: Iterable[tuple[int, str, str, str]], live: Collection[str], test: LevelTest) -> int | None:
+    """Since when the breakers of some instances together have fulfilled a test, as far as it is recorded.
+
+    Args:
+        history: Changes, newest first: time, instance, from, to.
+        live: The instances that count.
+        test: What the state of all fulfils now.
+    """
+    states = dict.fromkeys(live, "closed")
+    rows = [row for row in history if row[1] in live]
+    for _, instance, _, to_state in reversed(rows):
+        states[instance] = to_state
+    since = None
+    for ts_ms, instance, from_state, _ in rows:
+        if not test.holds(together(states.values())):
+            break
+        since = ts_ms
+        states[instance] = from_state
+    else:
+        return since if not rows or not test.holds(together(states.values())) else None
+    return since
+
+
+def level_of(agreed: Agreed | None, name: str, now_ms: int) -> Value:
+    """A level that is agreed: the active model, the ratio of traffic, or whether an override is on."""
+    if name == "override_active":
+        override = agreed.override if agreed else None
+        return override is not None and override.get("expires_ms", 0) > now_ms
+    if agreed is None:
+        return None
+    return agreed.active if name == "active_model" else float(agreed.share)
 
 
 def together(states: Iterable[str]) -> str:
@@ -283,6 +295,27 @@ _STORE_WIDE = frozenset(
         "dead_letters",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What some queries are answered from: sums of a feed, and the arithmetic on the groups of a window."""
+
+    feed: Feed
+    asked: Sequence[Query]
+    value: Callable[[Query, Groups], float | None]
+
+
+def sources(asked: Collection[Query]) -> list[Source]:
+    """Where windows are answered from, for those that sums answer."""
+    tried = [q for q in asked if q.name in _BY_ATTEMPTS or (q.role and q.name in _TRIED)]
+    return [
+        Source(queries.REQUESTS, _of(asked, _BY_REQUESTS), _request_value),
+        Source(queries.ATTEMPTS, tried, _attempt_value),
+        Source(queries.FAILOVERS, _of(asked, _BY_FAILOVERS), _failover_value),
+        Source(queries.BREAKER_CHANGES, _of(asked, {"breaker_transitions"}), _breaker_value),
+        Source(queries.LATENCY, _of(asked, PERCENTILES.keys()), _latency_value),
+    ]
 
 
 def _of(asked: Iterable[Query], names: Iterable[str]) -> list[Query]:
@@ -355,3 +388,10 @@ def _merged(groups: Groups, metric: str, role: str) -> list[tuple[int, int]]:
     """One histogram of all for a metric and a role, empty for both."""
     roles = (role,) if role else ROLES
     return list(total(one for key, (one,) in groups if key[0] == metric and key[1] in roles).counts())
+
+
+def _latency_value(query: Query, groups: Groups) -> float | None:
+    """Keys are metric and role, the amount a histogram."""
+    metric, share = PERCENTILES[query.name]
+    middle = quantile(_merged(groups, metric, query.role), share)
+    return None if middle is None else middle / 1000

@@ -21,6 +21,19 @@ class Agreed:
     override: dict[str, Any] | None
     epoch: int
 
+    @classmethod
+    def read(cls, manager: str, document: str) -> Agreed:
+        """From the agreement as it is stored."""
+        body = json.loads(document)
+        return cls(
+            manager,
+            body.get("active", "primary"),
+            body.get("share", 1.0),
+            body.get("since_ms", 0),
+            body.get("override"),
+            body.get("epoch", 0),
+        )
+
 
 def agreed(connection: Connection) -> list[Agreed]:
     """What is agreed per manager: the latest epoch that is recorded, or that this store itself holds."""
@@ -31,27 +44,19 @@ def agreed(connection: Connection) -> list[Agreed]:
     )
     found: dict[str, Agreed] = {}
     for manager, text in rows:
-        body = json.loads(text)
-        one = Agreed(
-            manager,
-            body.get("active", "primary"),
-            body.get("share", 1.0),
-            body.get("since_ms", 0),
-            body.get("override"),
-            body.get("epoch", 0),
-        )
+        one = Agreed.read(manager, text)
         if manager not in found or found[manager].epoch < one.epoch:
             found[manager] = one
     return list(found.values())
 
 
-def override_started(connection: Connection, manager: str) -> int | None:
-    """When the override that is on now began: the oldest act that set one since the last that ended one."""
+def override_started(connection: Connection, manager: str, now_ms: int | None = None) -> int | None:
+    """When the override that is on now, or was at a moment, began: the oldest act that set one since the last end."""
     row = connection.execute(
         "SELECT min(ts_ms) FROM overrides WHERE manager = ?1 AND role IS NOT NULL AND action LIKE 'set%'"
-        " AND seq > (SELECT coalesce(max(seq), 0) FROM overrides WHERE manager = ?1 AND"
-        " (action LIKE 'clear%' OR action LIKE 'expir%'))",
-        [manager],
+        " AND ts_ms <= coalesce(?2, ts_ms) AND seq > (SELECT coalesce(max(seq), 0) FROM overrides WHERE manager = ?1"
+        " AND ts_ms <= coalesce(?2, ts_ms) AND (action LIKE 'clear%' OR action LIKE 'expir%'))",
+        [manager, now_ms],
     ).fetchone()
     return row[0] if row else None
 

@@ -46,7 +46,8 @@ RECEIVED = 'max by (manager) (dualmodelmanager_active_model{role="secondary"}) =
          ("sum by (manager) (increase(dualmodelmanager_cost_usd_total[1d])) <= 5 or "
          'max by (manager) (dualmodelmanager_active_model{manager!~"chat"}) == 1')),
         ('breaker("primary") == "half_open"',
-         ('2 * sum by (manager) (dualmodelmanager_breaker_state{role="primary",state=~"open|forced_open|half_open"}) >= '
+         (
+         '2 * sum by (manager) (dualmodelmanager_breaker_state{role="primary",state=~"open|forced_open|half_open"}) >= '
          'sum by (manager) (dualmodelmanager_breaker_state{role="primary"}) unless '
          '2 * sum by (manager) (dualmodelmanager_breaker_state{role="primary",state=~"open|forced_open"}) >= '
          'sum by (manager) (dualmodelmanager_breaker_state{role="primary"})')),
