@@ -40,3 +40,8 @@ def total(histograms: Iterable[Histogram]) -> Histogram:
     found = list(histograms)
     low = min((one.low for one in found), default=0)
     return Histogram(low, sum(one.number << (one.low - low) * BITS for one in found))
+
+
+def difference(one: Histogram, part: Histogram) -> Histogram:
+    """A sum of histograms without one that is in it."""
+    return Histogram(one.low, one.number - (part.number << (part.low - one.low) * BITS))

@@ -280,6 +280,9 @@ def together(states: Iterable[str]) -> str:
     return "closed"
 
 
+NANO = 9
+"""Decimals of a cost: what is left of a dollar's rounding must not decide whether a threshold is exceeded."""
+
 REGRESSED_FOR_MS = 300_000
 """Milliseconds that a coordinator which went back in time counts as news; it is put right within a second."""
 
@@ -341,7 +344,7 @@ def _request_value(query: Query, groups: Groups) -> float | None:
             return errors / (ok + errors) if ok + errors else None
         case "secondary_share":
             return secondary / ok if ok else None
-    plain = {"requests": requests, "errors": errors, "shed": shed, "tokens": tokens, "cost_usd": cost}
+    plain = {"requests": requests, "errors": errors, "shed": shed, "tokens": tokens, "cost_usd": round(cost, NANO)}
     return plain[query.name]
 
 
@@ -368,7 +371,7 @@ def _attempt_value(query: Query, groups: Groups) -> float | None:
         "auth_errors": auth,
         "semantic_failures": semantic,
         "tokens": tokens,
-        "cost_usd": cost,
+        "cost_usd": round(cost, NANO),
     }[query.name]
 
 

@@ -19,6 +19,7 @@ from alerts.queries.letters import (
     waiting,
 )
 from alerts.queries.levels import Agreed, agreed, breaker_history, dead_letters, oldest_due, override_started
+from alerts.queries.past import Reach, agreements, breaker_changes, reach, seen
 from alerts.queries.states import (
     add_silence,
     add_transition,
@@ -57,13 +58,16 @@ __all__ = [
     "REQUESTS",
     "Agreed",
     "Feed",
+    "Reach",
     "Sums",
     "add_delivery",
     "add_outbox",
     "add_silence",
     "add_transition",
     "agreed",
+    "agreements",
     "alert_states",
+    "breaker_changes",
     "breaker_history",
     "bury_all",
     "by_minute",
@@ -82,9 +86,11 @@ __all__ = [
     "override_started",
     "prune",
     "ramp_aborts",
+    "reach",
     "release_expired",
     "replay",
     "save_alert",
+    "seen",
     "set_mark",
     "settle",
     "settled",
