@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from alerts import queries
 from alerts.evaluator import Alert, State, Timing, evaluate
-from alerts.expression import EvaluationError
+from alerts.expression import EvaluationError, compile_expression
 from alerts.judgement import observe
 from alerts.observations import Observations
 from alerts.past import Grid, Past, unit_of, unrecorded
@@ -271,6 +271,20 @@ def _asks(node: Node) -> bool:
         and (part.name in WINDOWS or (part.name in LEVELS and LEVELS[part.name].kind is Kind.NUMBER))
         for part in walk(node)
     )
+
+
+def draft(expression: str | Rule, hold_s: float | None = None) -> Rule:
+    """What to preview: an expression as a rule, or a rule with another `for`.
+
+    Args:
+        expression: An expression, or a rule as it is.
+        hold_s: `for` in seconds; `None` for that of the rule.
+
+    Raises:
+        SyntaxProblem: It is no expression.
+    """
+    rule = Rule("Preview", compile_expression(expression)) if isinstance(expression, str) else expression
+    return rule if hold_s is None else replace(rule, hold=round(hold_s * 1000))
 
 
 def whom(rule: Rule, manager: str) -> str | None:

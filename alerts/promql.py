@@ -25,7 +25,7 @@ _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 _HALVES = {">": 0.5, ">=": -0.5, "<": -0.5, "<=": 0.5}
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
-HALVES = "increase() extrapolates, so a count is compared with a half between two whole numbers"
+HALVES = "counts are extrapolated by increase(), so they are compared with a half between two whole numbers"
 REFUSED = "requests that were refused with 503 count as errors here"
 CANARIES = "answers to canaries are not in this metric"
 BOUNDS = "percentiles are estimated between bounds that double, so they are coarse"

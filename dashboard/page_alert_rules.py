@@ -12,6 +12,7 @@ from dashboard.frame import actor, address, banner_row, clock, page, require_act
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, Html, div, icon, link, span, tag
 from dashboard.parts import badge
+from dashboard.preview_card import preview_address, preview_card
 from dashboard.times import DAY_MS, Clockface
 from dashboard.wording import Tone
 from engine import queries
@@ -28,7 +29,7 @@ DURATIONS = {"1 hour": 3600.0, "4 hours": 14_400.0, "1 day": 86_400.0, "7 days":
 
 @page
 def alert_rules() -> None:
-    """Rules, silences and history."""
+    """Rules, silences, history, and a preview of what a rule would have done."""
     manager, _ = title("Alerts", "Evaluated by Switchgear, not by this page")
     banner_row(manager)
     rules = shared.rules()
@@ -55,6 +56,8 @@ def alert_rules() -> None:
     picked = next((one for one in rows if one.rule.alert == chosen), None)
     if picked is not None:
         parts.show(_detail(picked, history, face))
+    with st.container(key="card-preview"):
+        preview_card(rules.rules, manager, face)
     left, right = st.columns(2)
     with left, st.container(key="card-silences"):
         _silences(silences, face)
@@ -104,7 +107,11 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
         "sg-card",
         parts.heading(
             rule.alert,
-            more=link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-more"),
+            more=span(
+                "sg-mode",
+                link(preview_address(rule), icon("history"), "Preview it", cls="sg-more"),
+                link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-more"),
+            ),
         ),
         tag("p", alert_board.explain(one, face), cls="sg-below-pairs"),
         parts.pairs(

@@ -13,7 +13,9 @@ from typing import Final, TypeVar
 
 import streamlit as st
 
-from alerts.rules import RuleSet, read_rules
+from alerts.preview import Preview, whom
+from alerts.preview import preview as preview_of
+from alerts.rules import Rule, RuleSet, read_rules
 from dashboard.casefile import CaseFile, Line, read_case, read_incidents, read_lines
 from dashboard.reading import Live, Past, read_live, read_past
 from dashboard.times import DAY_MS
@@ -26,6 +28,7 @@ from engine.store import Store
 
 LIVE_FOR: Final = 1.5
 PAST_FOR: Final = 10.0
+PREVIEW_FOR: Final = 120.0
 DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
 
 T = TypeVar("T")
@@ -122,6 +125,24 @@ def _lines(store: str, manager: str, span_ms: int) -> list[Line]:  # noqa: ARG00
 @st.cache_resource(ttl=LIVE_FOR, max_entries=32, show_spinner=False)
 def _case(store: str, manager: str, incident_id: str) -> CaseFile | None:  # noqa: ARG001 - as above
     return ask(lambda connection: read_case(connection, manager, incident_id, now_ms()))
+
+
+@st.cache_resource(ttl=PREVIEW_FOR, max_entries=16, show_spinner="Looking back over what is recorded …", show_time=True)
+def _preview(store: str, manager: str, span_ms: int, keys: tuple[object, ...], _rule: Rule) -> Preview:  # noqa: ARG001 - as above
+    every, now = config().alerts.evaluate_every, now_ms()
+    return ask(
+        lambda connection: preview_of(connection, _rule, whom(_rule, manager), now - span_ms, now, every_s=every)
+    )
+
+
+def preview(rule: Rule, manager: str, span_ms: int) -> Preview:
+    """When a rule would have fired in the last days.
+
+    Raises:
+        NoPreview: What it asks is not recorded.
+    """
+    keys = (rule.expression.text, rule.hold, rule.keep, rule.no_data, rule.scope)
+    return _preview(str(config().store_path), manager, span_ms, keys, rule)
 
 
 def incident_lines(manager: str, span_ms: int) -> list[Line]:

@@ -20,7 +20,9 @@ from alerts.evaluator import State
 from alerts.places import shown
 from alerts.receivers import Receiver, receivers_of
 from alerts.rules import read_rules
+from dashboard.commands.acting import existing_store
 from dashboard.commands.options import config_option, json_option
+from dashboard.commands.preview_cmd import command as preview_command
 from dashboard.serving import configured
 from engine.clock import SystemClock
 from engine.config import Config
@@ -37,7 +39,10 @@ _COLOURS = {"firing": "red", "pending": "yellow", "resolved": "green", "delivere
 
 @click.group("alerts", no_args_is_help=True)
 def command() -> None:
-    """Check and test rules; list alerts, silences, receivers and history."""
+    """Check, preview and test rules; list alerts, silences, receivers and history."""
+
+
+command.add_command(preview_command)
 
 
 @command.command("check")
@@ -92,7 +97,7 @@ def active(config_path: Path | None, as_json: bool) -> None:
     """List alerts that are pending or firing."""
     config = configured(config_path)
     now_ms = SystemClock().wall_ms()
-    with _store(config).reader() as connection:
+    with existing_store(config).reader() as connection:
         found = memory.from_rows(queries.alert_states(connection)).values()
         quiet = silences.silenced(
             silences.read(connection, now_ms), {one.fingerprint: one.labels for one in found}, now_ms
@@ -124,7 +129,7 @@ def active(config_path: Path | None, as_json: bool) -> None:
 @json_option
 def history(rule: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
     """List what alerts did, the latest first."""
-    with _store(configured(config_path)).reader() as connection:
+    with existing_store(configured(config_path)).reader() as connection:
         found = queries.history(connection, limit, rule)
     rows = [
         {
@@ -151,7 +156,7 @@ def silences_group(ctx: click.Context, config_path: Path | None, as_json: bool) 
     if ctx.invoked_subcommand is not None:
         return
     now_ms = SystemClock().wall_ms()
-    with _store(configured(config_path)).reader() as connection:
+    with existing_store(configured(config_path)).reader() as connection:
         found = silences.read(connection, now_ms)
     rows = [
         {
@@ -219,7 +224,7 @@ def receivers_group(ctx: click.Context, config_path: Path | None, as_json: bool)
         return
     config = configured(config_path)
     found = receivers_of(config)
-    with _store(config).reader() as connection:
+    with existing_store(config).reader() as connection:
         counts = queries.outbox_counts(connection)
         stopped = outbox.stopped(connection, found)
         last = {one.name: queries.last_deliveries(connection, one.name, 1) for one in found}
