@@ -146,7 +146,7 @@ def settle(connection: Connection, claimed: Claimed, result: Result, owner: str,
         delivered_ms=now_ms if result.delivered else None,
     )
     if written:
-        row = (letter.id, attempts, now_ms, result.status, result.error, result.duration_ms)
+        row = (letter.id, now_ms, result.status, result.error, result.duration_ms)
         queries.add_delivery(connection, row)
         outcome = {"pending": "failed"}.get(state, state)
         add_total(connection, "notifications", (letter.receiver, outcome))

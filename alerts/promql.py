@@ -307,12 +307,17 @@ class _Translator:
             quoted = re.escape(wanted)
             shapes = {"startsWith": f"{quoted}.*", "endsWith": f".*{quoted}", "contains": f".*{quoted}.*"}
             return self._named("=~" if holds else "!~", shapes.get(name, f".*(?:{wanted}).*"))
+        try:
+            pattern = re.compile(wanted if name == "matches" else "")
+        except re.error as error:
+            msg = f"the pattern cannot be read: {error}"
+            raise NoTwin(msg) from None
         tests: dict[str, Callable[[str], bool]] = {
             "startsWith": lambda word: word.startswith(wanted),
             "endsWith": lambda word: word.endswith(wanted),
             "contains": lambda word: wanted in word,
         }
-        return self._state(on, tests.get(name, lambda word: re.search(wanted, word) is not None), (), holds=holds)
+        return self._state(on, tests.get(name, lambda word: pattern.search(word) is not None), (), holds=holds)
 
     def _named(self, sign: str, pattern: str) -> _Piece:
         quoted = pattern.replace("\\", "\\\\").replace('"', '\\"')

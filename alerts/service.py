@@ -42,6 +42,8 @@ ALONE_AFTER_S = 60.0
 """Without a coordinator for this long every instance evaluates: two messages are better than none."""
 STALLED_INTERVALS = 2.5
 STALLED_MARK = "stalled evaluation"
+STUCK_S = 10.0
+"""Without a pulse for this long, or for as long as makes an evaluation stalled, something hangs."""
 PULSE_S = 1.0
 PRUNE_EVERY_S = 3600.0
 KEEP_LETTERS_MS = 14 * 86_400_000
@@ -169,6 +171,7 @@ class AlertService:
         self._part = Part.STANDBY
         self._stalled_ms: int | None = None
         self._started: float | None = None
+        self._pulsed: float | None = None
         self._leased_until = 0.0
         self._renew_at = 0.0
         self._unreachable_since: float | None = None
@@ -205,6 +208,9 @@ class AlertService:
         stalled = self._is_stalled()
         if stalled:
             reasons.append(f"alert rules were not evaluated for {STALLED_INTERVALS:g} intervals")
+        stuck = self._is_stuck()
+        if stuck:
+            reasons.append("alerts have no pulse: their scheduler or the coordinator hangs")
         if self._trouble:
             reasons.append(self._trouble)
         reasons += [str(problem) for problem in self.rules.current.problems]
@@ -214,7 +220,11 @@ class AlertService:
         if not running:
             reasons.append("alerts are not running")
         return AlertHealth(
-            running and not stalled, self._part, tuple(reasons), self._last_tick_ms, len(self.rules.current.rules)
+            running and not stalled and not stuck,
+            self._part,
+            tuple(reasons),
+            self._last_tick_ms,
+            len(self.rules.current.rules),
         )
 
     def _own_duties(self) -> list[Duty]:
@@ -238,6 +248,7 @@ class AlertService:
         due_ms = self._due_ms
         if self._part is Part.EVALUATOR and due_ms is not None and due_ms <= self._clock.wall_ms():
             self._run(None)
+        self._pulsed = self._clock.monotonic()
 
     def _run(self, rules: Sequence[Rule] | None) -> None:
         try:
@@ -326,6 +337,13 @@ class AlertService:
             return False
         since = self._last_tick if self._last_tick is not None else self._started
         return self._clock.monotonic() - since > STALLED_INTERVALS * self._interval
+
+    def _is_stuck(self) -> bool:
+        """Whether the pulse hangs, by which a process that stands by would take over."""
+        if self._started is None or self._stop.is_set():
+            return False
+        since = self._started if self._pulsed is None else max(self._pulsed, self._started)
+        return self._clock.monotonic() - since > max(STUCK_S, STALLED_INTERVALS * self._interval)
 
     def _watch(self) -> None:
         """The watchdog: tells receivers by itself, because whoever else would is what has stalled."""

@@ -108,7 +108,7 @@ class Ticker:
                 asked = frozenset(query for rule in rules for query in rule.expression.queries)
                 reading = Reading(connection, asked, self._managers, now_ms, fleet, self._shelf)
                 judged = judge(rules, self._managers, memory, reading, now_ms)
-            round_ = self._decide(connection, judged.memory, now_ms)
+            round_ = self._decide(connection, judged.memory, now_ms, shift_ms)
         self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
         errors = {f"{one.rule} {one.manager or ''}".strip(): one.error for one in round_.memory.values() if one.errors}
         return TickReport(now_ms, judged.transitions, round_.notices, round_.due_ms, errors)
@@ -132,11 +132,12 @@ class Ticker:
         log.warning("the wall clock was stepped by %.1f s: durations of alerts go on as they were", shift_ms / 1000)
         return shift_ms
 
-    def _decide(self, connection: Connection, memory: Mapping[str, Remembered], now_ms: int) -> Round:
+    def _decide(self, connection: Connection, memory: Mapping[str, Remembered], now_ms: int, shift_ms: int) -> Round:
         stopped = outbox.stopped(connection, self.receivers)
         audiences = [receiver.audience for receiver in self.receivers if receiver.name not in stopped]
         labels = {mark: one.labels for mark, one in memory.items()}
-        quiet = silences.silenced(silences.read(connection, now_ms), labels, now_ms)
+        then_ms = now_ms - shift_ms  # silences are moved with the commit
+        quiet = silences.silenced(silences.read(connection, then_ms), labels, then_ms)
 
         def may_repeat(notice: Notice) -> bool:
             return not queries.waiting(connection, notice.receiver, notice.key)
@@ -167,6 +168,7 @@ class Ticker:
                 raise Overtaken
             if shift_ms:
                 outbox.shift(connection, shift_ms)
+                queries.shift_silences(connection, shift_ms, now_ms - shift_ms)
             for row in changed:
                 queries.save_alert(connection, row)
             for fingerprint in gone:

@@ -31,6 +31,7 @@ from alerts.queries.states import (
     marks,
     save_alert,
     set_mark,
+    shift_silences,
     silences,
 )
 from alerts.queries.windows import (
@@ -95,6 +96,7 @@ __all__ = [
     "settle",
     "settled",
     "shift_outbox",
+    "shift_silences",
     "silences",
     "waiting",
 ]

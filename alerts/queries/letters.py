@@ -96,8 +96,12 @@ def settle(
 
 
 def add_delivery(connection: Connection, row: Sequence[Any]) -> None:
-    """Record one attempt: outbox id, n, time, status, error, duration."""
-    connection.execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?)", row)
+    """Record one attempt after those before it, a replay's after the first ones: outbox id, time, status, error, ms."""
+    connection.execute(
+        "INSERT INTO deliveries (outbox_id, n, ts_ms, status_code, error, duration_ms)"
+        " SELECT ?1, (SELECT coalesce(max(n), 0) + 1 FROM deliveries WHERE outbox_id = ?1), ?2, ?3, ?4, ?5",
+        row,
+    )
 
 
 def bury_all(connection: Connection, receiver: str, now_ms: int, reason: str) -> int:

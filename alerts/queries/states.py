@@ -98,3 +98,10 @@ def end_silence(connection: Connection, identifier: str, now_ms: int) -> bool:
         "UPDATE silences SET ends_ms = max(?1, starts_ms) WHERE id = ?2 AND ends_ms > ?1", [now_ms, identifier]
     )
     return bool(cursor.rowcount == 1)
+
+
+def shift_silences(connection: Connection, by_ms: int, then_ms: int) -> None:
+    """Move the times of silences that had not ended by a moment of the clock before it was stepped."""
+    connection.execute(
+        "UPDATE silences SET starts_ms = starts_ms + ?1, ends_ms = ends_ms + ?1 WHERE ends_ms > ?2", [by_ms, then_ms]
+    )

@@ -171,7 +171,7 @@ def test_410_stops_the_receiver_until_it_is_resumed_and_its_letters_can_be_repla
         with world.recorder.store.reader() as connection:
             assert outbox.stopped(connection, [ops]) == {"ops"}
             assert outbox.stopped(connection, [receiver("ops", "https://corrected.example")]) == set()
-            assert queries.dead_letters(connection, world.clock.wall - 1, world.clock.wall) == 3
+            assert queries.dead_letters(connection, world.clock.wall - 1, world.clock.wall) == [world.clock.wall] * 3
         answers[0] = 200
         now = world.clock.wall
         world.recorder.execute(
@@ -179,6 +179,8 @@ def test_410_stops_the_receiver_until_it_is_resumed_and_its_letters_can_be_repla
         ).result(10)
         deliver_all(dispatcher, ops)
     assert [one.headers["webhook-id"] for one in server.letters[1:]] == [one.id for one in first]
+    tried = world.rows("SELECT n, status_code FROM deliveries WHERE outbox_id = ? ORDER BY n", first[0].id)
+    assert tried == [(1, 410), (2, 200)], "a replay overwrites what was tried before"
 
 
 def test_a_letter_of_a_process_that_died_is_sent_again_after_its_lease(world: World) -> None:

@@ -165,3 +165,32 @@ def test_of_two_processes_on_one_store_one_evaluates_and_the_other_takes_over(
             for coordinator in coordinators:
                 coordinator.close()
             recorder.close()
+
+
+def test_a_process_that_stands_by_and_hangs_is_not_ready(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said it was ready for ever, and would never have taken over."""
+    monkeypatch.setattr("alerts.service.STUCK_S", 0.5)
+    monkeypatch.setattr("alerts.service.LEASE_RENEW_S", 0.1)
+    monkeypatch.setattr("alerts.service.PULSE_S", 0.1)
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    coordinator = StoreCoordinator(recorder)
+    service = AlertService(make_config(settings("http://127.0.0.1:9")), recorder, coordinator, "a")
+    go_on = threading.Event()
+    coordinator.lease("evaluator", "somebody else", 60.0)
+    service.start()
+    try:
+        eventually(lambda: service.health().ok)
+        assert service.health().part is Part.STANDBY
+        monkeypatch.setattr(coordinator, "lease", lambda *_: go_on.wait(20))
+        eventually(lambda: not service.health().ok)
+        assert "no pulse" in service.health().detail
+        go_on.set()
+        eventually(lambda: service.health().ok)
+    finally:
+        go_on.set()
+        service.stop(0.1)
+        coordinator.close()
+        recorder.close()

@@ -177,6 +177,22 @@ def test_a_letter_that_waits_goes_on_waiting_as_long_after_the_clock_steps_back(
     assert world.rows("SELECT next_attempt_ms FROM outbox")[0][0] == world.clock.wall + 15_000
 
 
+@pytest.mark.parametrize("step", [-7200, 7200])
+def test_a_silence_lasts_as_long_as_was_meant_when_the_clock_is_stepped(world: World, step: float) -> None:
+    """After a step back it began two hours later, and what it should have silenced was announced at once."""
+    desk = Desk(world, AT_ONCE)
+    desk.tick()
+    silences.add(world.recorder, ['manager="chat"'], seconds=600, author="ana", reason="r", now_ms=world.clock.wall)
+    world.clock.step(step)
+    world.agree("secondary")
+    desk.tick(15)
+    for _ in range(3):
+        desk.tick(180)
+    assert desk.bodies() == []
+    desk.tick(60)
+    assert [body["status"] for body in desk.bodies()] == ["firing"]
+
+
 def test_a_failing_template_is_said_in_its_place_and_stops_nothing(world: World) -> None:
     world.agree("secondary")
     desk = Desk(world, AT_ONCE)
