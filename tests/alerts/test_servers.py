@@ -102,12 +102,16 @@ def test_alertmanager_shows_our_alerts_and_their_resolution(make_config: Callabl
 
 
 @pytest.mark.server
-def test_prometheus_scrapes_us_and_fires_the_shipped_rules(config: Config, tmp_path: Path) -> None:
+def test_prometheus_scrapes_us_fires_the_shipped_rules_and_answers_the_grafana_board(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
     program, port = require_program("prometheus"), free_port()
+    config = make_config('[[alerts.receivers]]\nname = "ops"\nkind = "webhook"\nurl = "https://example.com"\n')
     recorder = open_recorder(tmp_path)
     world = World(recorder, SystemClock())
     world.agree("primary")
     world.beat("w", {"primary": "closed", "secondary": "closed"}, queue_length=0, coordinator_up=True)
+    world.execute("INSERT INTO marks (name, ts_ms) VALUES ('evaluation', ?)", [world.clock.wall_ms()])
     exposition = Exposition(recorder.store, config)
     with Listener(
         lambda letter, n: (200, {"Content-Type": "text/plain; version=0.0.4"}, exposition.render()[0])
@@ -139,7 +143,24 @@ def test_prometheus_scrapes_us_and_fires_the_shipped_rules(config: Config, tmp_p
             world.record(*(move(now, epoch) for epoch in range(1, 6)))
             world.beat("w", {"primary": "open", "secondary": "forced_open"}, queue_length=0, coordinator_up=True)
             eventually(firing, lambda names: {"FailoverStorm", "BothModelsUnavailable"} <= names)
+            silent = {
+                query
+                for query in panels()
+                if not get(f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}")["data"]["result"]
+            }
+            assert silent == set(), "a panel shows nothing"
     recorder.close()
+
+
+def panels() -> set[str]:
+    """Every query of the Grafana board, as Grafana asks it."""
+    board = json.loads((shipped("grafana") / "switchgear.json").read_text())
+    found = {target["expr"] for panel in board["panels"] for target in panel["targets"]}
+    for variable, value in (("$manager", ".*"), ("$__rate_interval", "1m"), ("$__interval", "1m")):
+        found = {query.replace(variable, value) for query in found}
+    assert len(found) > 20
+    assert not any("$" in query for query in found)
+    return found
 
 
 def test_every_metric_that_rules_and_the_dashboard_name_is_exposed(config: Config, tmp_path: Path) -> None:
