@@ -19,6 +19,10 @@ _TOKEN = re.compile(
 _LEVELS = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/"))
 
 
+MOST_TOKENS = 400
+"""Words and signs of an expression: what is longer is no rule, and a tree that deep cannot be walked."""
+
+
 class SyntaxProblem(ValueError):
     """An expression that cannot be read.
 
@@ -179,6 +183,9 @@ class _Parser:
         self._depth = 0
 
     def whole(self) -> Node:
+        if len(self._tokens) > MOST_TOKENS:
+            msg = f"has more than {MOST_TOKENS} words and signs: split the rule"
+            raise SyntaxProblem(msg, self._tokens[MOST_TOKENS].at)
         if not self._tokens:
             msg = 'is empty: write a condition, such as active_model == "secondary"'
             raise SyntaxProblem(msg, 0)
@@ -206,11 +213,14 @@ class _Parser:
             msg = f"{text} is expected, {found}"
             raise SyntaxProblem(msg, token.at if token else self._end)
 
-    def _choice(self) -> Node:
+    def _deeper(self) -> None:
         self._depth += 1
         if self._depth > 50:
             msg = "is nested more than fifty deep: split the rule"
             raise SyntaxProblem(msg, 0)
+
+    def _choice(self) -> Node:
+        self._deeper()
         condition = self._binary(0)
         if (mark := self._take("?")) is not None:
             yes = self._choice()
@@ -229,7 +239,10 @@ class _Parser:
 
     def _unary(self) -> Node:
         if (sign := self._take("!", "-")) is not None:
-            return Unary(sign.text, self._unary(), sign.at)
+            self._deeper()
+            unary = Unary(sign.text, self._unary(), sign.at)
+            self._depth -= 1
+            return unary
         node = self._primary()
         while self._take(".") is not None:
             token = self._peek()

@@ -244,3 +244,18 @@ def test_a_state_of_a_role_without_a_value_gives_none(text: str) -> None:
     with pytest.raises(NoValue):
         compile_expression(text).run(lambda _: None)
     assert compile_expression(f"{text} || true").run(lambda _: None)[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["-" * 900 + "1 > 0", "!" * 900 + "true", "true" + " && true" * 900, "(" * 900 + "1", "true ? " * 900]
+)
+def test_an_expression_that_is_too_long_or_too_deep_is_refused_like_any_other(text: str) -> None:
+    """The parser called itself until Python gave up, and no rule was evaluated any more."""
+    with pytest.raises(SyntaxProblem, match="split the rule"):
+        compile_expression(text)
+
+
+def test_the_longest_expression_can_be_walked() -> None:
+    compile_expression("true" + " && true" * 199)
+    compile_expression("0.0" + " + 1" * 198 + " > 0")
+    compile_expression("-" * 45 + "1 > 0")
