@@ -46,7 +46,7 @@ command.add_command(preview_command)
 
 
 @command.command("check")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @config_option
 @json_option
 @click.pass_context
@@ -69,7 +69,7 @@ def check(ctx: click.Context, file: Path | None, config_path: Path | None, as_js
 
 
 @command.command("test")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 @click.pass_context
 def test(ctx: click.Context, file: Path, as_json: bool) -> None:
@@ -207,11 +207,12 @@ def silence_add(
 @silences_group.command("expire")
 @click.argument("identifier", metavar="ID")
 @config_option
-def silence_expire(identifier: str, config_path: Path | None) -> None:
+@json_option
+def silence_expire(identifier: str, config_path: Path | None, as_json: bool) -> None:
     """End a silence now."""
     now_ms = SystemClock().wall_ms()
     _write(configured(config_path), lambda recorder: silences.expire(recorder, identifier, now_ms))
-    click.echo(f"{identifier} has ended")
+    click.echo(json.dumps({"id": identifier, "ended": _iso(now_ms)}) if as_json else f"{identifier} has ended")
 
 
 @command.group("receivers", invoke_without_command=True)
@@ -278,18 +279,20 @@ def receiver_test(ctx: click.Context, name: str, config_path: Path | None, as_js
 @receivers_group.command("resume")
 @click.argument("name")
 @config_option
-def receiver_resume(name: str, config_path: Path | None) -> None:
+@json_option
+def receiver_resume(name: str, config_path: Path | None, as_json: bool) -> None:
     """Send to a receiver again that answered 410."""
     config = configured(config_path)
     _receiver(config, name)
     _write(config, lambda recorder: recorder.execute(lambda connection: outbox.resume(connection, name)).result(30))
-    click.echo(f"{name} is told again")
+    click.echo(json.dumps({"name": name, "stopped": False}) if as_json else f"{name} is told again")
 
 
 @receivers_group.command("replay")
 @click.argument("name")
 @config_option
-def receiver_replay(name: str, config_path: Path | None) -> None:
+@json_option
+def receiver_replay(name: str, config_path: Path | None, as_json: bool) -> None:
     """Send a receiver's dead letters again, with their ids and bytes."""
     config = configured(config_path)
     _receiver(config, name)
@@ -300,7 +303,7 @@ def receiver_replay(name: str, config_path: Path | None) -> None:
         return queries.replay(connection, now_ms, now_ms + outbox.EXPIRES_MS, receiver=name)
 
     count = _write(config, lambda recorder: recorder.execute(again).result(30))
-    click.echo(f"{count} letters for {name} are due again")
+    click.echo(json.dumps({"name": name, "due": count}) if as_json else f"{count} letters for {name} are due again")
 
 
 def _receiver(config: Config, name: str) -> Receiver:

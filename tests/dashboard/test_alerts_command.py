@@ -57,7 +57,9 @@ def test_alerts_history_silences_and_receivers_are_listed_and_acted_on(
         identifier = json.loads(added)["id"]
         assert json.loads(run(tmp_path, "list", "--json"))[0]["silenced"]
         assert "ana" in run(tmp_path, "silences")
-        run(tmp_path, "silences", "expire", identifier)
+        assert json.loads(run(tmp_path, "silences", "expire", identifier, "--json"))["id"] == identifier
+        assert json.loads(run(tmp_path, "receivers", "replay", "ops", "--json")) == {"name": "ops", "due": 0}
+        assert json.loads(run(tmp_path, "receivers", "resume", "ops", "--json")) == {"name": "ops", "stopped": False}
         assert "no silence is in force" in run(tmp_path, "silences")
 
         (row,) = json.loads(run(tmp_path, "receivers", "--json"))
@@ -70,3 +72,11 @@ def test_alerts_history_silences_and_receivers_are_listed_and_acted_on(
             run(tmp_path, "receivers", "test", "opps")
         recorder.close()
     assert "did not take it" in run(tmp_path, "receivers", "test", "ops", code=1)
+
+
+@pytest.mark.parametrize("verb", ["check", "test"])
+def test_a_file_that_is_not_there_is_a_mistake_of_usage(tmp_path: Path, verb: str) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        done = CliRunner().invoke(command, [verb, str(path)])
+        assert done.exit_code == 2
+        assert str(path) in done.output
