@@ -1,7 +1,8 @@
 """APScheduler 3.11 with every setting said, so that none of its defaults surprises: duties run as jobs in one process.
 
 A duty is late rather than left out (no misfire limit), never runs beside itself, and when several of its runs are due
-makes up for them once. Duties never touch the scheduler, and stopping never waits for one that hangs.
+makes up for them once. A clock that is set back stops nothing. Duties never touch the scheduler, and stopping never
+waits for one that hangs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 EVALUATION = "evaluation"
 DUTIES = "duties"
 DUTY_THREADS = 4
+SLACK = timedelta(seconds=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,20 @@ class Scheduler:
         for executor in executors:
             for thread in list(getattr(executor._pool, "_threads", ())):
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def mind_the_clock(self) -> None:
+        """Run now what is further away than its interval: the wall clock, which APScheduler counts on, was set back.
+
+        It would wait for as long as the clock was set back. Somebody outside of it has to call this now and then.
+        """
+        if not self._scheduler.running:
+            return
+        now = datetime.now(UTC)
+        for job in self._scheduler.get_jobs():
+            due = job.next_run_time
+            if due is not None and due - now > job.trigger.interval + SLACK:
+                log.warning("duty %s is due in %s: the clock was set back, it runs now", job.id, due - now)
+                job.modify(next_run_time=now)
 
     def _note(self, event: Any) -> None:
         word = {EVENT_JOB_ERROR: "error", EVENT_JOB_MISSED: "missed"}.get(event.code, "still running")

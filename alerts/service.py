@@ -348,6 +348,7 @@ class AlertService:
     def _watch(self) -> None:
         """The watchdog: tells receivers by itself, because whoever else would is what has stalled."""
         while not self._stop.wait(min(PULSE_S, self._interval / 4)):
+            self.scheduler.mind_the_clock()
             stalled = self._is_stalled()
             proven = stalled or self._last_tick is not None
             if self._part is not Part.EVALUATOR or stalled is (self._stalled_ms is not None) or not proven:

@@ -108,9 +108,9 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
         parts.heading(
             rule.alert,
             more=span(
-                "sg-mode",
-                link(preview_address(rule), icon("history"), "Preview it", cls="sg-more"),
-                link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-more"),
+                "sg-mode sg-more",
+                link(preview_address(rule), icon("history"), "Preview it", cls="sg-link"),
+                link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-link"),
             ),
         ),
         tag("p", alert_board.explain(one, face), cls="sg-below-pairs"),
