@@ -97,10 +97,10 @@ class Ticker:
 
     def _tick(self, rules: Sequence[Rule] | None) -> TickReport:
         now_ms = self._clock.wall_ms()
-        shift_ms = self._stepped(now_ms)
         fleet = self._fleet() if rules is not None else None
         with self._recorder.store.reader() as connection:
             mark = queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK)
+            shift_ms = self._stepped(now_ms, mark[0] if mark else None)
             before = from_rows(queries.alert_states(connection))
             memory = {mark: self._current(one, shift_ms) for mark, one in before.items()}
             judged = Judged(memory)
@@ -120,13 +120,17 @@ class Ticker:
             one = replace(one, told={name: told for name, told in one.told.items() if name in names})
         return one.shifted(shift_ms) if shift_ms else one
 
-    def _stepped(self, now_ms: int) -> int:
-        """By how much the wall clock was stepped since the last tick, 0 for a mere drift."""
+    def _stepped(self, now_ms: int, evaluated_ms: int | None) -> int:
+        """By how much the wall clock was stepped since the last tick, 0 for a mere drift.
+
+        A process that has just begun knows of the last tick what is recorded: it cannot be in the future.
+        """
         monotonic = self._clock.monotonic()
         last, self._last = self._last, (now_ms, monotonic)
-        if last is None:
-            return 0
-        shift_ms = round((now_ms - last[0]) - (monotonic - last[1]) * 1000)
+        if last is not None:
+            shift_ms = round((now_ms - last[0]) - (monotonic - last[1]) * 1000)
+        else:
+            shift_ms = min(0, now_ms - evaluated_ms) if evaluated_ms is not None else 0
         if abs(shift_ms) < STEP_MS:
             return 0
         log.warning("the wall clock was stepped by %.1f s: durations of alerts go on as they were", shift_ms / 1000)

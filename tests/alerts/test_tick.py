@@ -121,6 +121,22 @@ def test_a_restart_while_firing_sends_nothing_again_and_nothing_false(world: Wor
     assert desk.said() == [FIRST, OVER]
 
 
+def test_a_restart_on_a_clock_that_went_back_says_nothing_false(world: World) -> None:
+    """A firing alert seemed to have begun in the future, became pending, and was announced as resolved."""
+    world.agree("secondary")
+    desk = Desk(world, AT_ONCE)
+    desk.tick()
+    desk.tick(60)
+    world.clock.step(-7200)
+    desk.restart("b")
+    for _ in range(3):
+        desk.tick(15)
+    assert desk.said() == [FIRST]
+    world.agree("primary")
+    desk.tick(15)
+    assert desk.said() == [FIRST, OVER]
+
+
 def test_transition_state_and_notification_are_committed_together_or_not_at_all(world: World) -> None:
     world.agree("secondary")
     desk = Desk(world, AT_ONCE)
