@@ -30,6 +30,9 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
     words = [rand.choices(["primary", "secondary", "_"], [5, 7, 1])[0] for _ in range(LENGTH)]
     runs = [word for word in words for _ in range(rand.choice([1, 1, 2, 5]) * every)][:LENGTH]
     moves = [rand.choices([0, 1, 2], [6, 3, 1])[0] for _ in range(LENGTH)]
+    calls = [rand.randint(0, 5) for _ in range(LENGTH)]
+    longer, more = rand.choice([2, 4, 7]), rand.randint(0, 20)
+    longer_ms = longer * STEP_MS - 1
     by_manager = 'sum by (manager) (active_model{role="secondary"} == 1) and sum by (manager)'
     ours, theirs = "", []
     for name, expr, promql in (
@@ -40,6 +43,19 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
             f'active_model == "secondary" && failovers("{window}m") >= {limit}',
             f"{by_manager} (sum_over_time(failovers[{window_ms}ms])) >= {limit}",
         ),
+        (
+            "Either",
+            f'requests("{longer}m") < {limit} || active_model != "secondary"',
+            (
+                f"sum by (manager) (sum_over_time(requests[{longer_ms}ms])) < {limit}"
+                ' or sum by (manager) (active_model{role="secondary"} == 0)'
+            ),
+        ),
+        (
+            "Computed",
+            f'failovers("{window}m") * 2 + requests("{longer}m") / 2 - 1 > {more}',
+            f"sum_over_time(failovers[{window_ms}ms]) * 2 + sum_over_time(requests[{longer_ms}ms]) / 2 - 1 > {more}",
+        ),
     ):
         ours += f'[[rules]]\nalert = "{name}"\nexpr = \'{expr}\'\nfor = "{hold}"\nkeep_firing_for = "{keep}"\n'
         theirs.append(
@@ -49,6 +65,7 @@ def generated(seed: int) -> tuple[str, str, dict[str, str], int]:
         "ours level": " ".join(runs),
         "level": " ".join({"secondary": "1", "primary": "0", "_": "stale"}[word] for word in runs),
         "moves": " ".join(map(str, moves)),
+        "calls": " ".join(map(str, calls)),
     }
     return ours, json.dumps({"groups": [{"name": "g", "rules": theirs}]}), series, every
 
@@ -63,7 +80,7 @@ def expectations(rules: str, series: dict[str, str], every: int) -> list[dict[st
                 "",
                 tuple((EPOCH_MS + n * STEP_MS, value) for n, value in enumerate(values_of(series[text]))),
             )
-            for name, text in (("active_model", "ours level"), ("failovers", "moves"))
+            for name, text in (("active_model", "ours level"), ("failovers", "moves"), ("requests", "calls"))
         ]
     )
     wanted: list[dict[str, object]] = []
@@ -101,6 +118,7 @@ def test_generated_rules_are_evaluated_as_prometheus_evaluates_them(tmp_path: Pa
                     "input_series": [
                         {"series": 'active_model{manager="chat",role="secondary"}', "values": series["level"]},
                         {"series": 'failovers{manager="chat"}', "values": series["moves"]},
+                        {"series": 'requests{manager="chat"}', "values": series["calls"]},
                     ],
                     "promql_expr_test": wanted,
                 }
