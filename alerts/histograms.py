@@ -28,6 +28,10 @@ class Histogram:
         dense = [counts.get(bucket, 0) for bucket in range(low, high + 1)]
         return cls(low, int.from_bytes(struct.pack(f"<{len(dense)}Q", *dense), "little"))
 
+    def __neg__(self) -> Histogram:
+        """What takes this away from a sum that it is in."""
+        return Histogram(self.low, -self.number)
+
     def counts(self) -> Iterator[tuple[int, int]]:
         """Buckets that hold something with their counts, ascending."""
         size = -(-self.number.bit_length() // BITS)
@@ -44,4 +48,4 @@ def total(histograms: Iterable[Histogram]) -> Histogram:
 
 def difference(one: Histogram, part: Histogram) -> Histogram:
     """A sum of histograms without one that is in it."""
-    return Histogram(one.low, one.number - (part.number << (part.low - one.low) * BITS))
+    return total((one, -part))

@@ -183,7 +183,11 @@ class Reading:
         table = self._shelf.fetch(feed, self._connection, cut.spans)
         for manager in self._managers:
             for seconds, those in by_window.items():
-                groups = [group for part in cut.parts[seconds] for group in table.get((manager, part), ())]
+                groups = [
+                    group if sign > 0 else (group[0], tuple(-amount for amount in group[1]))
+                    for part, sign in cut.parts[seconds]
+                    for group in table.get((manager, part), ())
+                ]
                 yield manager, those, groups
 
     def _read(self, source: Source) -> None:

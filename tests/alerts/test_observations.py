@@ -41,11 +41,17 @@ def test_the_pieces_of_a_window_are_the_window(lengths_ms: list[int], offset: in
     now_ms = START_MS + offset
     cut = plan([ms / 1000 for ms in lengths_ms], now_ms)
     for ms in lengths_ms:
-        spans = sorted((cut.spans[part] for part in cut.parts[ms / 1000]), key=lambda span: span.from_ms)
-        assert spans[0].from_ms == now_ms - ms + 1
-        assert spans[-1].to_ms == now_ms + 1
-        assert all(one.to_ms == other.from_ms for one, other in pairwise(spans))
-        assert all(span.from_ms % 60_000 == span.to_ms % 60_000 == 0 for span in spans if span.whole)
+        parts = [(cut.spans[part], sign) for part, sign in cut.parts[ms / 1000]]
+        added, taken = (
+            sorted((span for span, sign in parts if sign == wanted), key=lambda span: span.from_ms)
+            for wanted in (1, -1)
+        )
+        for spans in (added, taken):
+            assert all(one.to_ms == other.from_ms for one, other in pairwise(spans))
+            assert all(span.from_ms % 60_000 == span.to_ms % 60_000 == 0 for span in spans if span.whole)
+        assert added[-1].to_ms == now_ms + 1
+        assert (taken[-1].to_ms if taken else added[0].from_ms) == now_ms - ms + 1
+        assert not taken or taken[0].from_ms == added[0].from_ms == (now_ms - ms + 1) // 60_000 * 60_000
 
 
 def test_windows_are_left_open_and_right_closed_to_the_millisecond(world: World) -> None:
