@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard
 
 from engine.canaries import Canary
@@ -157,7 +157,7 @@ class Exchange:
         Args:
             prompt: A string, messages, or a request.
             streamed: Whether the caller streams.
-            only: Ask this role and no other: synthetic probes and canaries.
+            only: Ask this role and no other: synthetic probes and canaries. An operator's test says so in the request.
             canary: What the answer is held to.
 
         Raises:
@@ -165,6 +165,8 @@ class Exchange:
             StoreUnavailable: The store cannot be written, and durability is `commit`.
         """
         request = Request.of(prompt, self.new_id)
+        if request.only is not None:
+            request, only = replace(request, synthetic=True), request.only
         refusal = self.refuses() if self.refuses is not None else None
         if refusal is None and self.sink.full:
             msg = "the record queue is full because the store is not keeping up; try again later"

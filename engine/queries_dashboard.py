@@ -140,6 +140,8 @@ def latency_by_role(
 def probes(connection: Connection, manager: str, role: str, start_ms: int, *, limit: int = 12) -> list[Probe]:
     """Tries of a model while the other one was active or made by Switchgear itself, newest first.
 
+    An operator's tests are left out: they count for nothing, so they tell nothing about the way back.
+
     Args:
         connection: Of `Store.reader()`.
         manager: Whose.
@@ -151,6 +153,7 @@ def probes(connection: Connection, manager: str, role: str, start_ms: int, *, li
         """
         SELECT a.ts_ms, a.category, a.request_id FROM (
             SELECT id, ts_ms FROM requests WHERE manager = ? AND ts_ms > ? AND (active_role <> ? OR synthetic = 1)
+                AND NOT (synthetic = 1 AND failover_cause IS 'override')
             ORDER BY ts_ms DESC LIMIT ?) AS r
         JOIN attempts AS a ON a.request_id = r.id AND a.role = ? ORDER BY a.ts_ms DESC LIMIT ?
         """,

@@ -182,7 +182,7 @@ class PlanRequest:
         request: The caller's request; its id is set.
         streamed: Whether the caller streams.
         deadline: Monotonic seconds at which the caller gives up.
-        only: Ask this role and no other, whatever the agreement says: synthetic probes and canaries.
+        only: Ask this role and no other, whatever the agreement says: synthetic probes, canaries, operators' tests.
         canary: The canary's name, when this is one: its model is asked although canaries have shut it.
     """
 
@@ -191,6 +191,11 @@ class PlanRequest:
     deadline: float
     only: Role | None = None
     canary: str = ""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether an operator chose the model: a test, from which nothing is learned."""
+        return self.request.only is not None
 
 
 Effects = Generator[Attempt | Wait | Emit, Outcome | float | None, T]

@@ -87,7 +87,9 @@ class Request:
         options: Every other field of the body (`temperature`, `seed`, `stop`, …), passed through untouched.
         session: Requests with one session key stay on one model while traffic ramps back.
         id: The request's id; drivers make a UUIDv7 when it is empty.
-        synthetic: True for probes and canaries that no caller waits for.
+        synthetic: True for probes, canaries and an operator's tests: no caller's traffic, so no part of its sums.
+        only: An operator's test of one model: it is asked once, whatever breakers, ramp and overrides say, short of a
+            breaker that is forced open; what comes of it counts for nobody.
     """
 
     messages: tuple[JSON, ...]
@@ -99,6 +101,7 @@ class Request:
     session: str | None = None
     id: str = ""
     synthetic: bool = False
+    only: Role | None = None
 
     @classmethod
     def of(cls, prompt: str | Sequence[JSON] | Request, new_id: Callable[[], str] = str) -> Request:

@@ -120,6 +120,15 @@ class _Life:
         self.verdict.active, self.verdict.epoch = board.document.active, board.document.epoch
         if not request.synthetic:
             board.spill.seen(self.now)
+        answered = yield from (self._alone() if self.asked.chosen else self._routed())
+        if not answered:
+            refusals = [self._told(refused) for refused in self.refusals]
+            self.verdict.error = error_of(refusals, self.verdict, self.asked, self.now, broken=self.shown)
+        return self.verdict
+
+    def _routed(self) -> Effects[bool]:
+        """Try one model after the other. True when there is an answer."""
+        board, request = self.board, self.asked.request
         if self.asked.only is not None:
             hops: tuple[Hop, ...] = (Hop(self.asked.only, Cause.CANARY if self.asked.canary else Cause.PROBE),)
         else:
@@ -129,13 +138,9 @@ class _Life:
                 break
             other = hops[index + 1] if index + 1 < len(hops) else None
             if (yield from self._hop(hop, other)):
-                return self.verdict
+                return True
         anyway = self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY and self.asked.only is None
-        if anyway and not self.verdict.tried and (yield from self._try_anyway(hops)):
-            return self.verdict
-        refusals = [self._told(refused) for refused in self.refusals]
-        self.verdict.error = error_of(refusals, self.verdict, self.asked, self.now, broken=self.shown)
-        return self.verdict
+        return anyway and not self.verdict.tried and (yield from self._try_anyway(hops))
 
     def _told(self, refused: Refused) -> Refused:
         """A refusal over a limit with the time at which this caller should come back."""
@@ -209,6 +214,29 @@ class _Life:
                 self._refuse(self._spilling(refused, other))
                 return False
 
+    def _alone(self) -> Effects[bool]:
+        """Try the model that an operator chose, once. Only its rate limit and a breaker forced open are heeded."""
+        assert self.asked.only is not None
+        hop = Hop(self.asked.only, Cause.OVERRIDE)
+        line = self.board.lines[hop.role]
+        if hop.role is not self.verdict.active:
+            self.verdict.cause = hop.cause
+        refused = self._lacking(line)
+        if refused is None and line.breaker.state is BreakerState.FORCED_OPEN:
+            reason, ends = f"the breaker of {line.model.name} is forced open", self.board.force_ends(hop.role)
+            refused = Refused(hop.role, Cause.BREAKER_OPEN, retry_at=ends, reason=reason)
+        if refused is not None:
+            self._refuse(refused)
+            return False
+        if (yield from self._slot(line, None)) is None:
+            return False
+        outcome = yield from self._attempt(line, hop, None, None)
+        if outcome.category is Category.OK:
+            self._answered(hop)
+            return True
+        self._refuse(Refused.after(hop.role, outcome))
+        return False
+
     def _shut(self, line: Line) -> bool:
         """Whether the breaker is sure to deny, so that waiting for a send slot would be for nothing."""
         retry_at = line.breaker.retry_at
@@ -221,13 +249,20 @@ class _Life:
 
     # -- before an attempt -------------------------------------------------------------------------------------
 
+    def _lacking(self, line: Line) -> Refused | None:
+        """What the request needs and this model does not have."""
+        missing: Lack | None = lack(self.hop_needs, line.model, line.calibration.ratio)
+        if missing is None:
+            return None
+        only_length = missing.too_long and not missing.features
+        cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
+        return Refused(line.role, cause, reason=missing.reason, missing=missing.features)
+
     def _cannot(self, line: Line) -> Refused | None:
         """Why this model cannot take the request at all, known without asking it."""
-        missing: Lack | None = lack(self.hop_needs, line.model, line.calibration.ratio)
+        missing = self._lacking(line)
         if missing is not None:
-            only_length = missing.too_long and not missing.features
-            cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
-            return Refused(line.role, cause, reason=missing.reason, missing=missing.features)
+            return missing
         refused = line.unavailable(self.now)
         if refused is not None:
             reason = f"{line.model.name}: {refused.category.replace('_', ' ')}"
@@ -320,7 +355,7 @@ class _Life:
         continuation: Continuation | None,
     ) -> Effects[Outcome]:
         board, verdict = self.board, self.verdict
-        if not verdict.tried or verdict.role is not line.role:
+        if not self.asked.chosen and (not verdict.tried or verdict.role is not line.role):
             line.budget.deposit(self.now)
         probe = hop.cause is Cause.PROBE or (permit is not None and permit.probe)
         if probe and line.role is Role.PRIMARY and hop.cause is Cause.PROBE:
@@ -381,6 +416,9 @@ class _Life:
         """Tell breaker, throttle and ramp what came of an attempt; returns what is worth recording."""
         category, failure = outcome.category, outcome.failure
         events: list[Event] = []
+        if self.asked.chosen:
+            self._heed(line, outcome)
+            return events
         rule = RULES[category]
         effect = self._effect(line, attempt, outcome)
         judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
@@ -398,10 +436,8 @@ class _Life:
             )
             events += [BreakerMoved(line.role, one) for one in moved]
         retry_after = failure.retry_after if failure is not None else None
-        if category is Category.RATE_LIMITED:
-            line.throttle.limited(self.now, retry_after, self.rng())
-        elif category is Category.OK:
-            line.throttle.sent_ok(self.now)
+        self._heed(line, outcome)
+        if category is Category.OK:
             line.accept()
             if outcome.completion is not None and not outcome.completion.usage.estimated:
                 line.calibration.learn(self.hop_needs.input_tokens, outcome.completion.usage.input_tokens)
@@ -418,6 +454,14 @@ class _Life:
         if self.asked.canary:
             events += [BreakerMoved(line.role, one) for one in self._judge(line, category)]
         return events
+
+    def _heed(self, line: Line, outcome: Outcome) -> None:
+        """Tell the throttle how the provider's limit stands, which is the same whoever asked."""
+        if outcome.category is Category.RATE_LIMITED:
+            retry_after = outcome.failure.retry_after if outcome.failure is not None else None
+            line.throttle.limited(self.now, retry_after, self.rng())
+        elif outcome.category is Category.OK:
+            line.throttle.sent_ok(self.now)
 
     def _effect(self, line: Line, attempt: Attempt, outcome: Outcome) -> Effect:
         """What an outcome means to the breaker."""

@@ -128,8 +128,9 @@ def error_of(
         times = [refused.retry_at for refused in refusals if refused.retry_at is not None]
         retry_after = max(LEAST_RETRY_AFTER, min(times) - now) if times else None
     reasons = "; ".join(_sentence(refused) for refused in refusals)
+    headlines = _HEADLINES | _ALONE if asked.chosen else _HEADLINES
     return kind(
-        f"{_HEADLINES[kind]}: {reasons}",
+        f"{headlines[kind]}: {reasons}",
         request_id=asked.request.id,
         retry_after=retry_after,
     )
@@ -148,6 +149,15 @@ _HEADLINES: dict[type[errors.SwitchgearError], str] = {
     errors.NoCapableModel: "no model of this manager can do what the request needs",
     errors.Overloaded: "no model can take requests now, try again later",
     errors.StreamBroken: "the stream broke and could not be continued; the text so far is not the whole answer",
+}
+
+
+_ALONE: dict[type[errors.SwitchgearError], str] = {
+    errors.ProviderError: "the model that was asked for could not answer",
+    errors.ContextLengthExceeded: "the prompt is too long for the model that was asked for",
+    errors.SemanticFailure: "the model that was asked for gave no acceptable answer",
+    errors.NoCapableModel: "the model that was asked for cannot do what the request needs",
+    errors.Overloaded: "the model that was asked for takes no requests now",
 }
 
 

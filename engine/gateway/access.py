@@ -11,9 +11,11 @@ from starlette.requests import HTTPConnection
 
 from engine.config import Config, NamedKey, is_loopback
 from engine.control import Actor, Rank
-from engine.core.errors import Unauthorized
+from engine.core.errors import InvalidRequest, Unauthorized
+from engine.core.messages import Role
 
 LOOPBACK: Final = Actor("loopback", Rank.OPERATOR)
+ROLE_HEADER: Final = "x-switchgear-role"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,27 @@ class Access:
         if self.callers and not _known(bearer(authorization), self.callers):
             msg = "a key is required: send `Authorization: Bearer KEY` with one of this gateway's API keys"
             raise Unauthorized(msg)
+
+    def choose(self, connection: HTTPConnection, wanted: str) -> Role:
+        """The model that a caller of `/v1` chooses instead of the agreed one: an operator's test.
+
+        Such a request goes round failover, override and ramp, so it takes what the control API takes: an operator's
+        key; where nobody has one, a call from this machine, which needs a caller's key like any other.
+
+        Raises:
+            Unauthorized: Not an operator.
+            InvalidRequest: There is no such role.
+        """
+        authorization = connection.headers.get("authorization")
+        if not _known(bearer(authorization), [one.key for one in self.operators]):
+            self.admit(authorization)
+            if self.actor(connection).rank is not Rank.OPERATOR:
+                msg = f"{ROLE_HEADER} is an operator's test: send `Authorization: Bearer KEY` with an operator key"
+                raise Unauthorized(msg)
+        if wanted not in list(Role):
+            msg = f"{ROLE_HEADER}: must be one of {', '.join(Role)}, or be left out so that the agreement decides"
+            raise InvalidRequest(msg, param=ROLE_HEADER)
+        return Role(wanted)
 
     def actor(self, connection: HTTPConnection) -> Actor:
         """Who calls the control API.

@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from starlette.requests import HTTPConnection
+
 from engine.async_manager import AsyncDualModelManager
 from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, SwitchgearError, UnknownManager
-from engine.core.messages import Account, Chunk
-from engine.gateway.access import Access
+from engine.core.messages import Account, Chunk, Role
+from engine.gateway.access import ROLE_HEADER, Access
 from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
 from engine.ids import new_id
 from engine.recording import UNTRIED
@@ -33,6 +35,7 @@ Send = Callable[[Any], Awaitable[None]]
 WATCH_AFTER: Final = 0.05
 """Seconds until it is watched whether the caller goes away: a quicker answer is not worth a task of its own."""
 
+ROLE: Final = ROLE_HEADER.encode()
 JSON_TYPE: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -63,9 +66,9 @@ class ChatCompletions:
         """Serve one request."""
         headers = dict(scope["headers"])
         try:
-            self._access.admit(_latin(headers.get(b"authorization")))
+            only = self._admitted(scope, headers)
             body = await read_body(headers, receive, self._max_body)
-            asked = parse(body, session=_latin(headers.get(b"x-switchgear-session")), request_id=new_id())
+            asked = parse(body, session=_latin(headers.get(b"x-switchgear-session")), only=only, request_id=new_id())
             manager = self._manager(asked.manager)
         except ClientGone:
             return
@@ -77,6 +80,14 @@ class ChatCompletions:
             await send_error(send, InternalError(f"internal error ({type(error).__name__})"))
             return
         await self._serve(manager, asked, receive, send)
+
+    def _admitted(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Role | None:
+        """Let a caller in; the role that an operator chooses for a test, `None` for everybody else."""
+        chosen = headers.get(ROLE)
+        if chosen is not None:
+            return self._access.choose(HTTPConnection(dict(scope)), chosen.decode("latin-1"))
+        self._access.admit(_latin(headers.get(b"authorization")))
+        return None
 
     def _manager(self, name: str) -> AsyncDualModelManager:
         manager = self._managers.get(name)

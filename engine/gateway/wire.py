@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from engine.core.errors import InvalidRequest, SwitchgearError
-from engine.core.messages import JSON, Account, Chunk, Reply, Request, Usage
+from engine.core.messages import JSON, Account, Chunk, Reply, Request, Role, Usage
 from engine.providers.json_text import written
 
 OURS: Final = frozenset(
@@ -49,12 +49,13 @@ class Asked:
     include_usage: bool
 
 
-def parse(body: bytes, *, session: str | None = None, request_id: str = "") -> Asked:
+def parse(body: bytes, *, session: str | None = None, only: Role | None = None, request_id: str = "") -> Asked:
     """Read a body.
 
     Args:
         body: The raw body.
         session: The caller's session key.
+        only: The one model to ask, in an operator's test.
         request_id: What the request is called; named before anything can go wrong with it.
 
     Raises:
@@ -85,6 +86,7 @@ def parse(body: bytes, *, session: str | None = None, request_id: str = "") -> A
         options={**{key: value for key, value in fields.items() if key not in OURS}, **kept},
         session=session,
         id=request_id,
+        only=only,
     )
     return Asked(manager, request, bool(stream), bool(options.get("include_usage")))
 

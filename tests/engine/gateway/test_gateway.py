@@ -689,3 +689,87 @@ def test_many_callers_at_once_leave_nothing_behind(gateway: Running, upstream: U
     assert within(3, lambda: gateway.tasks() <= tasks + 1), "no task is left"
     assert within(3, lambda: all(one.ended for one in upstream.seen()))
     assert {gateway.breaker(role).state for role in Role} == {"closed"}
+
+
+# -- one model, chosen by an operator ----------------------------------------------------------------------------------
+
+
+def _alone(role: str) -> dict[str, str]:
+    return {"x-switchgear-role": role}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_an_operator_asks_one_model_and_it_is_on_record_as_a_test(
+    gateway: Running, upstream: Upstream, stream: bool
+) -> None:
+    assert about(gateway.ask(stream=stream, headers=_alone("primary"))).get("failover") is None
+    answer = gateway.ask(stream=stream, headers=_alone("secondary"))
+    assert answer.ok
+    assert about(answer).items() >= {"role": "secondary", "model": FLASH, "failover": "override"}.items()
+    assert [len(upstream.seen(model)) for model in (PRO, FLASH)] == [1, 1]
+    assert within(5, lambda: len(gateway.rows("requests")) == 2)
+    found = [(row["role"], row["synthetic"], row["failover_cause"]) for row in gateway.rows("requests")]
+    assert sorted(found) == [("primary", 1, None), ("secondary", 1, "override")]
+    assert gateway.rows("failovers") == []
+    assert gateway.counted("requests_total") == 0, "no caller's traffic"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_one_model_says_alone_moves_nothing_however_often_it_fails(
+    gateway: Running, upstream: Upstream, stream: bool
+) -> None:
+    upstream.set(PRO, Fault(error="unavailable"))
+    for _ in range(20):
+        answer = gateway.ask(stream=stream, headers=_alone("primary"))
+        assert (answer.status_code, error_of(answer)["code"]) == (502, "provider_error")
+        assert "the model that was asked for could not answer: primary: server_error" in error_of(answer)["message"]
+    assert len(upstream.seen(PRO)) == 20, "each is asked once"
+    assert upstream.seen(FLASH) == []
+    assert gateway.rows("breaker_transitions") == []
+    assert gateway.call("GET", "/api/v1/status").json()["managers"]["chat"]["active_role"] == "primary"
+
+
+def test_an_open_breaker_lets_an_operators_test_through_and_stays_as_it_is(
+    gateway: Running, upstream: Upstream
+) -> None:
+    upstream.set(PRO, Fault(error="unavailable"))
+    while not gateway.rows("breaker_transitions", "role = 'primary'"):
+        gateway.ask()
+    upstream.heal()
+    before = len(gateway.rows("breaker_transitions"))
+    assert about(gateway.ask(headers=_alone("primary")))["role"] == "primary"
+    assert len(gateway.rows("breaker_transitions")) == before
+    assert gateway.act("POST", "/breakers/primary", {"state": "forced_open", "reason": "bad answers", "ttl": 60}).ok
+    asked = len(upstream.seen(PRO))
+    refused = gateway.ask(headers=_alone("primary"))
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "overloaded")
+    assert "forced open" in error_of(refused)["message"]
+    assert len(upstream.seen(PRO)) == asked, "an operator's promise that nothing reaches it holds for operators too"
+
+
+def test_a_role_that_does_not_exist_is_refused_and_not_recorded(gateway: Running, upstream: Upstream) -> None:
+    for role in ("third", "", "PRIMARY", "primary,secondary", "ü"):
+        answer = gateway.ask(headers={"x-switchgear-role": role.encode("latin-1")})  # type: ignore[dict-item]
+        assert (answer.status_code, error_of(answer)["param"]) == (400, "x-switchgear-role"), role
+        assert "primary, secondary" in error_of(answer)["message"]
+    assert upstream.seen() == []
+    assert gateway.rows("requests") == []
+
+
+def test_choosing_a_model_takes_an_operators_key_where_there_are_keys(locked: Running, upstream: Upstream) -> None:
+    for key in ("", "wrong", "caller-key-1", "viewer-key"):
+        answer = locked.ask(headers={**_with(key), **_alone("secondary")})
+        assert (answer.status_code, error_of(answer)["code"]) == (401, "unauthorized"), key
+    assert upstream.seen() == []
+    assert locked.ask(headers={**_with("operator-key"), **_alone("secondary")}).ok
+
+
+def test_callers_keys_hold_for_tests_too_where_operators_need_none(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLERS", "caller-key-1")
+    gateway = serve(replace={"[server]\nport = 0\n": '[server]\nport = 0\napi_keys_env = "CALLERS"\n'})
+    assert gateway.ask(headers=_alone("secondary")).status_code == 401
+    assert gateway.ask(headers={**_with("caller-key-1"), **_alone("secondary")}).ok
+    elsewhere = {**_with("caller-key-1"), **_alone("secondary"), "host": "evil.example"}
+    assert gateway.ask(headers=elsewhere).status_code == 401
