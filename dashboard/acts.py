@@ -6,6 +6,7 @@ here in the same way, so that no page has to remember it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import streamlit as st
@@ -14,7 +15,8 @@ from alerts import queries as alert_queries
 from alerts import silences
 from alerts.dispatcher import send_test
 from alerts.receivers import receivers_of
-from dashboard import shared
+from dashboard import conversation, shared
+from dashboard.conversation import Exchange, Prompt
 from engine.clock import SystemClock
 from engine.control import Actor, Rank
 from engine.core.agreement import Document
@@ -116,6 +118,12 @@ def try_receiver(actor: Actor, name: str) -> tuple[bool, str]:
             return result.delivered, result.error or status or "taken"
     msg = f"there is no receiver named {name!r} in the configuration"
     raise InvalidRequest(msg)
+
+
+def converse(actor: Actor, prompt: Prompt, exchanges: Sequence[Exchange]) -> Iterator[None]:
+    """Send a prompt with a key of ours, which costs money: an act too; yields whenever an answer has grown."""
+    _require_operator(actor)
+    return conversation.converse(shared.config(), prompt, exchanges)
 
 
 def _require_operator(actor: Actor) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from alerts.labels import all_match, parse_matchers
 from alerts.rules import Rule
 from dashboard.times import Clockface
+from dashboard.wording import WATCHDOG
 from engine.durations import compact
 from engine.queries_dashboard import AlertRow, Silence
 
-ORDER = ("firing", "pending", "resolved", "inactive")
+ORDER = ("firing", "pending", "resolved", "inactive", "watching")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Row:
 
     Attributes:
         rule: The rule.
-        state: Where it stands; a rule nobody has written down is inactive.
+        state: Where it stands; a rule nobody has written down is inactive, and one that fires while all is well, for
+            whoever waits for its absence, is `watching` then.
         since_ms: When it came to this state, or when its condition began to hold; `None` while inactive.
         value: The last value, in words.
         progress: Share of its FOR that is over, 0..1.
@@ -65,7 +67,8 @@ def _row(rule: Rule, state: AlertRow | None, silences: Sequence[Silence], manage
     value = f"{state.value:.4g}" if state.value is not None else "–"
     held = now_ms - state.since_ms
     progress = 1.0 if state.state != "pending" or not rule.hold else min(1.0, held / rule.hold)
-    return Row(rule, state.state, state.since_ms, value, progress, covered)
+    stands = "watching" if state.state == "firing" and state.severity == WATCHDOG else state.state
+    return Row(rule, stands, state.since_ms, value, progress, covered)
 
 
 def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
@@ -83,6 +86,8 @@ def explain(one: Row, face: Clockface) -> str:
     if one.state == "pending":
         due = face.text(one.since_ms + one.rule.hold)
         return f"Its condition holds since {face.text(one.since_ms)}; it fires at {due} if it holds for {hold}."
+    if one.state == "watching":
+        return f"It fires since {face.text(one.since_ms)}, as it should: a service outside notices when it ceases to."
     if one.state == "firing":
         return f"It fires since {face.text(one.since_ms)}: its condition held for {hold} before that."
     return f"It was resolved at {face.text(one.since_ms)}."

@@ -176,7 +176,7 @@ def _line(incident: Incident, sums: SpanSums) -> Line:
     return Line(incident, harm, cause or incident.cause)
 
 
-_VAGUE: Final = frozenset({"quorum", "failure_rate", "slow_rate", "consecutive_failures", "breaker_open"})
+_VAGUE: Final = situation.VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
 
 
 def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:

@@ -1,14 +1,17 @@
-"""One prompt through the gateway over HTTP, as any caller sends it: the Playground has no way round.
+"""Prompts through the gateway over HTTP, as any caller sends them: the Playground has no way round.
 
-The answer's pieces come as they arrive; afterwards `Exchange` holds who answered and why, from the gateway's headers.
+An answer's pieces come as they arrive; `Exchange` holds its text, who answered and why, from the gateway's headers.
+Several exchanges at once are for asking each model alone: the gateway takes that as an operator's test.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import queue
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,9 +27,12 @@ class GatewayTroubleError(Exception):
 
 @dataclass(slots=True)
 class Exchange:
-    """What became known about one call; filled while the answer is read.
+    """One call and what became known about it; filled while the answer is read.
 
     Attributes:
+        only: The one role to ask, `None` to ask as callers do.
+        text: The answer so far.
+        trouble: Why there is no answer, or no whole one; empty while all is well.
         headers: The gateway's own, without their prefix: `request-id`, `model`, `role`, …
         first_s: Seconds until the first piece.
         total_s: Seconds until the end.
@@ -34,6 +40,9 @@ class Exchange:
         finish_reason: Why the model stopped.
     """
 
+    only: str | None = None
+    text: str = ""
+    trouble: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     first_s: float | None = None
     total_s: float | None = None
@@ -41,15 +50,58 @@ class Exchange:
     finish_reason: str | None = None
 
 
-def stream(config: Config, manager: str, prompt: str, exchange: Exchange, *, system: str = "") -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked.
+
+    Attributes:
+        manager: Named as the model.
+        text: What to say.
+        system: Instructions before it.
+    """
+
+    manager: str
+    text: str
+    system: str = ""
+
+
+def converse(config: Config, prompt: Prompt, exchanges: Sequence[Exchange]) -> Iterator[None]:
+    """Ask all at once, and yield whenever one of them has changed; leaving early closes their connections."""
+    changed: queue.Queue[bool] = queue.Queue()
+    left = threading.Event()
+
+    def follow(exchange: Exchange) -> None:
+        try:
+            for piece in stream(config, prompt, exchange):
+                exchange.text += piece
+                changed.put(True)
+                if left.is_set():
+                    return
+        except GatewayTroubleError as error:
+            exchange.trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - a thread's mistake must end in a sentence on the page too
+            exchange.trouble = f"The answer could not be read ({type(error).__name__})."
+        finally:
+            changed.put(False)
+
+    for exchange in exchanges:
+        threading.Thread(target=follow, args=(exchange,), name="playground", daemon=True).start()
+    going = len(exchanges)
+    try:
+        while going:
+            going -= not changed.get()
+            yield
+    finally:
+        left.set()
+
+
+def stream(config: Config, prompt: Prompt, exchange: Exchange) -> Iterator[str]:
     """Send a prompt and yield the answer's pieces.
 
     Args:
         config: Where the gateway is, and a key for it.
-        manager: Named as the model.
-        prompt: What to say.
+        prompt: What to ask.
         exchange: Filled along the way.
-        system: Instructions before it.
 
     Raises:
         GatewayTroubleError: There is no answer, or it is an error.
@@ -58,7 +110,7 @@ def stream(config: Config, manager: str, prompt: str, exchange: Exchange, *, sys
     connection = http.client.HTTPConnection(host, config.server.port, timeout=TIMEOUT_S)
     started = time.monotonic()
     try:
-        connection.request("POST", "/v1/chat/completions", _body(manager, prompt, system), _headers(config))
+        connection.request("POST", "/v1/chat/completions", _body(prompt), _headers(config, exchange.only))
         answer = connection.getresponse()
         exchange.headers = {
             name.lower().removeprefix("x-switchgear-"): value
@@ -82,16 +134,22 @@ def stream(config: Config, manager: str, prompt: str, exchange: Exchange, *, sys
         connection.close()
 
 
-def _body(manager: str, prompt: str, system: str) -> bytes:
-    messages = [{"role": "system", "content": system}] if system.strip() else []
-    messages.append({"role": "user", "content": prompt})
-    asked = {"model": manager, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+def _body(prompt: Prompt) -> bytes:
+    messages = [{"role": "system", "content": prompt.system}] if prompt.system.strip() else []
+    messages.append({"role": "user", "content": prompt.text})
+    asked = {"model": prompt.manager, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
     return json.dumps(asked).encode()
 
 
-def _headers(config: Config) -> dict[str, str]:
-    keys = config.api_keys()
-    return {"content-type": "application/json"} | ({"authorization": f"Bearer {keys[0]}"} if keys else {})
+def _headers(config: Config, only: str | None) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    keys = list(config.api_keys())
+    if only is not None:
+        headers["x-switchgear-role"] = only
+        keys = [one.key for one in config.operator_keys()] or keys
+    if keys:
+        headers["authorization"] = f"Bearer {keys[0]}"
+    return headers
 
 
 def _pieces(answer: http.client.HTTPResponse, exchange: Exchange) -> Iterator[str]:

@@ -6,7 +6,8 @@ sentence instead of the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -37,6 +38,33 @@ def address(page: str, **parameters: str | int | None) -> str:
     if manager:
         known.setdefault("manager", manager)
     return PAGES[page] + (f"?{urlencode(known)}" if known else "")
+
+
+def named(name: str, labels: Mapping[str, str], default: str | None = None) -> dict[str, Any]:
+    """What binds a choice to the address by its word; Streamlit's own binding writes the label that is shown.
+
+    Another choice begins at the newest page again.
+
+    Args:
+        name: The parameter.
+        labels: What is shown, by word.
+        default: The word of an address without the parameter.
+
+    Returns:
+        Arguments of the widget that chooses one of the words.
+    """
+    key, word = f"named-{name}", st.query_params.get(name, "")
+    st.session_state[key] = word if word in labels else default
+
+    def changed() -> None:
+        chosen = st.session_state.get(key)
+        st.query_params.pop("before", None)
+        if chosen is None or chosen == default:
+            st.query_params.pop(name, None)
+        else:
+            st.query_params[name] = chosen
+
+    return {"options": list(labels), "format_func": labels.__getitem__, "key": key, "on_change": changed}
 
 
 def clock() -> Clockface:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from alerts.receivers import Receiver, receivers_of
 from dashboard import acts, parts, shared, wording
-from dashboard.frame import actor, address, banner_row, clock, page, require_actor, title
+from dashboard.frame import actor, address, banner_row, clock, named, page, require_actor, title
 from dashboard.markup import Child, Html, div, link, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds
@@ -60,13 +60,10 @@ def _filters(configured: Sequence[Receiver]) -> tuple[str | None, str | None]:
         )
         state = st.selectbox(
             "State",
-            STATES,
             index=None,
             placeholder="Any",
-            key="state",
-            bind="query-params",
-            format_func=lambda word: wording.face(wording.DELIVERIES, word).word,
             width=180,
+            **named("state", {word: wording.face(wording.DELIVERIES, word).word for word in STATES}),
         )
     return receiver, state
 

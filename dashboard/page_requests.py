@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import charts, parts, shared, wording
 from dashboard.charts import Flag, Series
-from dashboard.frame import address, banner_row, clock, page, theme, title
+from dashboard.frame import address, banner_row, clock, named, page, theme, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, div, join, link, span
 from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number
@@ -23,6 +23,7 @@ from engine.sqlite import Connection
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080}
 PAGE_ROWS = 50
 BARS = 72
+ANSWERERS = {"primary": "Primary", "secondary": "Secondary", "none": "Nobody"}
 OUTCOMES = ("ok", "error", "shed", "cancelled")
 
 
@@ -83,6 +84,8 @@ def requests() -> None:
 
 def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
     window = st.query_params.get("from"), st.query_params.get("to")
+    causes = {str(cause): wording.advice(cause).label for cause in Cause}
+    outcomes = {word: wording.face(wording.OUTCOMES, word).word for word in OUTCOMES}
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
         if all(window):
             st.button(
@@ -97,36 +100,9 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
                 st.segmented_control("Time", list(SPANS), default="1h", key="span", bind="query-params", required=True)
                 or "1h"
             )
-        role = st.selectbox(
-            "Answered by",
-            ["primary", "secondary", "none"],
-            index=None,
-            placeholder="Any model",
-            key="role",
-            bind="query-params",
-            width=150,
-        )
-        outcome = st.selectbox(
-            "Outcome",
-            OUTCOMES,
-            index=None,
-            placeholder="Any",
-            key="outcome",
-            bind="query-params",
-            format_func=lambda word: wording.face(wording.OUTCOMES, word).word,
-            width=150,
-        )
-        causes = [str(cause) for cause in Cause]
-        cause = st.selectbox(
-            "Failover cause",
-            causes,
-            index=None,
-            placeholder="Any",
-            key="cause",
-            bind="query-params",
-            format_func=lambda word: wording.advice(word).label,
-            width=210,
-        )
+        role = st.selectbox("Answered by", index=None, placeholder="Any model", width=150, **named("role", ANSWERERS))
+        outcome = st.selectbox("Outcome", index=None, placeholder="Any", width=150, **named("outcome", outcomes))
+        cause = st.selectbox("Failover cause", index=None, placeholder="Any", width=210, **named("cause", causes))
         slower = st.number_input(
             "Slower than, s", min_value=0.0, value=None, step=1.0, key="slower", bind="query-params", width=140
         )
@@ -239,7 +215,7 @@ def _cells(row: RequestRow, face: Clockface) -> list[Child]:
         join(parts.role_tag(row.role), span("sg-note sg-mono", f" {row.model}"))
         if row.role != "none"
         else span("sg-note", "nobody"),
-        join(why, span("sg-note", " probe by Switchgear") if row.synthetic else None),
+        join(why, span("sg-note", " test") if row.synthetic else None),
         span("sg-num", str(row.attempts)),
         span("sg-num", milliseconds(row.duration_ms)),
         span("sg-num", milliseconds(row.ttft_ms)),
@@ -287,7 +263,7 @@ def _request(found: RequestDetail, face: Clockface) -> None:
                     ("Finish", one.finish_reason or one.code or "–"),
                     ("Epoch", str(one.epoch)),
                     ("Instance", one.instance),
-                    ("Made by", "Switchgear, as a probe" if one.synthetic else "a caller"),
+                    ("Made by", "a test: a probe, a canary or an operator's" if one.synthetic else "a caller"),
                     ("Prompt hash", one.prompt_hash or "–"),
                 ]
             ),

@@ -288,7 +288,7 @@ def _cause(live: Live) -> str | None:
     move = live.last_move
     if move is None or move.after != "secondary":
         return _worst_category(live)
-    return cause_of(move, live.tries, 60) if move.what == "quorum" else move.what
+    return cause_of(move, live.tries, 60)
 
 
 def _worst_category(live: Live) -> str | None:
@@ -304,6 +304,10 @@ def worst(tries: Iterable[AttemptPoint]) -> str | None:
     return max(counts, key=lambda word: counts[word]) if counts else None
 
 
+VOTED = frozenset({"quorum", "breaker_open"})
+"""Causes of a move that say that hosts, or the only one there is, found a model failing; not what it failed with."""
+
+
 def cause_of(move: Happening, tries: Iterable[AttemptPoint], bin_minutes: int) -> str:
     """What lies behind a move: where models were voted down, what their attempts failed with around that time.
 
@@ -312,7 +316,7 @@ def cause_of(move: Happening, tries: Iterable[AttemptPoint], bin_minutes: int) -
         tries: Attempts by bin.
         bin_minutes: How far around the move to look.
     """
-    if move.what != "quorum":
+    if move.what not in VOTED:
         return move.what
     reach = bin_minutes * MINUTE_MS
     near = [row for row in tries if row.role == move.before and abs(row.start_ms - move.ts_ms) <= reach]

@@ -63,6 +63,9 @@ def story(found: RequestDetail) -> str:
     """Why this request was answered as it was, in one sentence or two."""
     one = found.request
     failed = [attempt for attempt in found.attempts if attempt.category != "ok"]
+    if one.synthetic and one.failover_cause == "override":
+        ended = "and it answered" if one.outcome == "ok" else "and got no answer"
+        return f"An operator asked {one.role} alone, {ended}. {one.active_role.capitalize()} was active."
     if one.outcome == "ok" and one.failover_cause:
         cause = wording.advice(one.failover_cause).label.lower()
         return f"{one.active_role.capitalize()} was active. {one.role.capitalize()} answered instead: {cause}."

@@ -200,12 +200,16 @@ OUTCOMES: Final[Mapping[str, Face]] = MappingProxyType(
     }
 )
 
+WATCHDOG: Final = "none"
+"""Severity of an alert that fires as long as all is well; news only for who waits for its absence."""
+
 ALERTS: Final[Mapping[str, Face]] = MappingProxyType(
     {
         "inactive": Face("Inactive", "notifications_off", Tone.MUTED),
         "pending": Face("Pending", "hourglass_top", Tone.WARN),
         "firing": Face("Firing", "notifications_active", Tone.BAD),
         "resolved": Face("Resolved", "check_circle", Tone.OK),
+        "watching": Face("Watching", "favorite", Tone.OK),
     }
 )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console, Group
@@ -18,11 +18,9 @@ from dashboard.commands.acting import existing_store
 from dashboard.commands.fleet_table import fleet_table
 from dashboard.commands.options import config_option, json_option
 from dashboard.serving import configured
+from dashboard.wording import WATCHDOG
 from engine.durations import describe
 from engine.overview import overview
-
-WATCHDOG: Final = "none"
-"""Severity of an alert that fires as long as all is well; news only for who waits for its absence."""
 
 _STATES = {
     "closed": ("●", "green"),

@@ -35,6 +35,7 @@ MINUTE = 60_000
 HOUR = 60 * MINUTE
 MANAGER = "chat"
 INSTANCE = "web-1/4711"
+HOSTS = {INSTANCE: "web-1", "web-2/812": "web-2"}
 MODELS = {"primary": "gemini-2.5-pro", "secondary": "gemini-2.5-flash"}
 
 CONFIG = """
@@ -378,11 +379,11 @@ class Day:
         said = {"verdict": "down" if down else "up", "samples": 14, "failures": 9 if down else 0}
         evidence = {
             "role": "primary",
-            "down": int(down),
-            "opinions": 1,
-            "live_hosts": 1,
+            "down": len(HOSTS) * int(down),
+            "opinions": len(HOSTS),
+            "live_hosts": len(HOSTS),
             "quorum": 0.5,
-            "votes": {INSTANCE: said},
+            "votes": dict.fromkeys(HOSTS, said),
         }
         self._agree(
             Document(
@@ -467,24 +468,38 @@ class Day:
         )
         down = self.moment is Moment.DURING
         opinion = Opinion(Verdict.DOWN, 14, 9, "failure_rate") if down else Opinion(Verdict.UP, 22, 0)
-        vote = Vote(INSTANCE, "web-1", document.epoch, opinion, Opinion(Verdict.UP, 30, 0))
-        connection.execute(
-            "INSERT INTO fleet_votes VALUES (?,?,?,?,?,?,?)",
-            [MANAGER, INSTANCE, "web-1", "1", 10_000, self.now - 900, vote.to_json()],
-        )
+        for instance, host in HOSTS.items():
+            vote = Vote(instance, host, document.epoch, opinion, Opinion(Verdict.UP, 30, 0))
+            connection.execute(
+                "INSERT INTO fleet_votes VALUES (?,?,?,?,?,?,?)",
+                [MANAGER, instance, host, "1", 10_000, self.now - 900, vote.to_json()],
+            )
         gauges = {
             "queue_length": 0,
             "coordinator_up": True,
             "trouble": "",
             "managers": {MANAGER: self._manager_gauges(down)},
         }
-        connection.execute(
-            "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?)",
-            [INSTANCE, "web-1", "0.1.0", self.now - 30 * HOUR, "1", 10_000, self.now - 900, json.dumps(gauges)],
-        )
+        for instance, host in HOSTS.items():
+            connection.execute(
+                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?)",
+                [instance, host, "0.1.0", self.now - 30 * HOUR, "1", 10_000, self.now - 900, json.dumps(gauges)],
+            )
         connection.execute("INSERT INTO leases VALUES ('evaluator', ?, '1', 30000, ?)", [INSTANCE, self.now - 1000])
         connection.execute("INSERT OR REPLACE INTO marks VALUES ('evaluation', ?, '')", [self.now - 4_000])
         self._alerts(connection)
+        self._canaries(connection)
+
+    def _canaries(self, connection: Connection) -> None:
+        """Asked of both models every five minutes; primary's latest got no answer while it is down."""
+        for role, model in MODELS.items():
+            for canary, took in (("capital", 612.0), ("invoice-json", 1_340.0)):
+                self.at = self.now - 4 * MINUTE
+                connection.execute(
+                    "INSERT INTO canary_results (id, ts_ms, manager, instance, role, model, canary, passed, detail,"
+                    " request_id, duration_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    [self.new_id(), self.at, MANAGER, INSTANCE, role, model, canary, 1, "", self.new_id(), took],
+                )
 
     def _manager_gauges(self, down: bool) -> dict[str, Any]:
         closed = {
@@ -557,6 +572,9 @@ class Day:
                 "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
                 [f"{rule}-{MANAGER}", rule, MANAGER, severity, labels, state, None, since, "{}"],
             )
+        self._standing(connection, "Watchdog", None, "none", "firing", self.now - 30 * HOUR)
+        if self.moment is Moment.DURING:
+            self._standing(connection, "SecondaryServing", MANAGER, "warning", "pending", self.now - 3 * MINUTE)
         connection.execute(
             "INSERT INTO silences VALUES (?,?,?,?,?,?,?)",
             [
@@ -568,6 +586,16 @@ class Day:
                 "ana",
                 "Load test until noon",
             ],
+        )
+
+    def _standing(
+        self, connection: Connection, rule: str, manager: str | None, severity: str, state: str, since: int
+    ) -> None:
+        """An alert that stands somewhere and has told nobody."""
+        labels = {"alertname": rule, "severity": severity} | ({"manager": manager} if manager else {})
+        connection.execute(
+            "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
+            [f"{rule}-{manager}", rule, manager, severity, json.dumps(labels), state, 1.0, since, "{}"],
         )
 
     def _notify(self, connection: Connection, ts_ms: int, rule: str, severity: str, state: str) -> None:

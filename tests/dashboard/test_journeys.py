@@ -80,6 +80,24 @@ def test_the_first_page_stays_alive_and_can_be_paused(page: Page, outage: str) -
     assert "live=" in page.url
 
 
+def test_a_view_is_in_its_address_and_comes_back_with_it(page: Page, outage: str) -> None:
+    go(page, f"{outage}/requests?span=24h&outcome=shed")
+    outcome = page.get_by_role("combobox", name="Outcome")
+    expect(outcome).to_have_value("Shed")
+    outcome.click()
+    page.get_by_role("option", name="Answered").click()
+    expect(page.locator(".sg-rows tbody tr").first).to_contain_text("Answered")
+    page.get_by_role("button", name="Older").click()
+    page.wait_for_url("**before=*")
+    page.reload()
+    expect(outcome).to_have_value("Answered")
+    expect(page.get_by_role("button", name="Newest")).to_be_visible()
+    page.go_back()
+    page.go_back()
+    expect(outcome).to_have_value("Shed")
+    assert "outcome=shed" in page.url
+
+
 def test_an_operator_pins_a_model_and_everybody_sees_who_and_why(
     chrome: Browser, page: Page, copied: Callable[[Moment], Path]
 ) -> None:

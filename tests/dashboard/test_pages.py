@@ -35,6 +35,13 @@ def test_the_first_page_says_who_serves_and_why_in_the_middle_of_an_outage(
     assert "SecondaryActiveTooLong" in said
 
 
+def test_an_alert_that_fires_while_all_is_well_calls_nobody(opened: Opened, stores: dict[Moment, Path]) -> None:
+    said = words(opened(stores[Moment.CALM]))
+    assert "No alert is pending or firing" in said
+    assert "Watchdog" not in said
+    assert "Watching" in words(opened(stores[Moment.CALM], "alerts"))
+
+
 def test_the_first_page_tells_how_to_begin_when_nothing_is_recorded(opened: Opened, stores: dict[Moment, Path]) -> None:
     said = words(opened(stores[Moment.EMPTY]))
     assert "No request has been recorded yet" in said
@@ -76,7 +83,7 @@ def test_a_request_opens_by_its_id_with_its_attempts(opened: Opened, stores: dic
 
 
 def test_filters_come_from_the_address(opened: Opened, stores: dict[Moment, Path]) -> None:
-    at = opened(stores[Moment.CALM], "requests", span="24h", outcome="Shed")
+    at = opened(stores[Moment.CALM], "requests", span="24h", outcome="shed")
     said = words(at)
     assert "Shed 429" in said
     assert "Answered 200" not in said

@@ -197,3 +197,10 @@ def test_the_freshness_strip_says_what_is_late() -> None:
     assert tones["Last evaluation"] is Tone.WARN
     assert tones["Agreement"] is Tone.WARN
     assert tones["Last request"] is Tone.OK
+
+
+@pytest.mark.parametrize("found", ["quorum", "breaker_open"], ids=["several hosts", "one host"])
+def test_the_cause_of_a_move_is_what_the_model_failed_with_and_not_that_it_was_voted_down(found: str) -> None:
+    assert MOVED.last_move is not None
+    moved = replace(MOVED, last_move=replace(MOVED.last_move, what=found), tries=(tries("primary", "server_error", 9),))
+    assert headline(moved).cause == "server_error"

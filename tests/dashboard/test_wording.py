@@ -25,7 +25,7 @@ def test_every_cause_says_what_to_do_next(cause: Cause) -> None:
 def test_every_state_has_a_face() -> None:
     assert set(wording.BREAKERS) == {str(state) for state in BreakerState}
     assert set(wording.OUTCOMES) == {str(outcome) for outcome in RequestOutcome}
-    assert set(wording.ALERTS) == set(ALERT_STATES)
+    assert set(wording.ALERTS) == {*ALERT_STATES, "watching"}
     assert set(wording.DELIVERIES) == set(OUTBOX_STATES)
     assert {str(reason) for reason in Reason} <= set(wording.REASONS)
 
