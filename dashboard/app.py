@@ -25,8 +25,9 @@ except SwitchgearError as error:
     frame.trouble(error)
     st.stop()
 
-if visitor is None:
-    st.navigation([st.Page(sign_in, title="Sign in", url_path="entrance", default=True)], position="hidden").run()
+if visitor is None:  # at any address, so that a link in a notification leads there once its reader has signed in
+    doors = [st.Page(sign_in, title="Sign in", url_path=name, default=name == "now") for name in frame.PAGES]
+    st.navigation(doors, position="hidden").run()
 else:
     st.logo(str(LOGO), size="large")
     chosen = st.navigation(

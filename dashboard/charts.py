@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard.look import BODY_FONT, Palette, palette
-from dashboard.times import Clockface
+from dashboard.markup import Html, div, span, tag
+from dashboard.times import DAY_MS, Clockface
 
-HEIGHT: Final = 210
+HEIGHT: Final = 190
 CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
 
 
@@ -78,7 +79,7 @@ def lines(
 
 
 def show(figure: go.Figure, key: str, alt: str, *, on_select: Callable[[], None] | None = None) -> Any:
-    """Put a chart on the page.
+    """Put a chart on the page, with its legend above it.
 
     Args:
         figure: Of this module.
@@ -86,12 +87,24 @@ def show(figure: go.Figure, key: str, alt: str, *, on_select: Callable[[], None]
         alt: What it shows, in words.
         on_select: Called when a stretch of time is selected.
     """
+    st.html(_legend(figure))
     if on_select is None:
         return st.plotly_chart(figure, theme=None, key=key, config=CONFIG, alt=alt)
     figure.update_layout(dragmode="select", selectdirection="h")
     return st.plotly_chart(
         figure, theme=None, key=key, config=CONFIG, alt=alt, on_select=on_select, selection_mode=("box",)
     )
+
+
+def _legend(figure: go.Figure) -> Html:
+    """The names beside their colours, in the order they are stacked; looks like the legends outside of charts."""
+    named = [trace for trace in figure.data if trace.showlegend is not False]
+    colours = [trace.marker.color if trace.type == "bar" else trace.line.color for trace in named]
+    marks = [
+        span("", tag("i", style=f"background:{colour}"), trace.name)
+        for trace, colour in zip(named, colours, strict=True)
+    ]
+    return div("sg-legend sg-chart-legend", *marks)
 
 
 def bin_series(rows: Mapping[int, float], start_ms: int, end_ms: int, size_ms: int) -> list[tuple[int, float]]:
@@ -114,33 +127,30 @@ def _figure(
         "fixedrange": True,
         "automargin": True,
     }
+    moments = [at for trace in traces for at in (trace["x"][:1] + trace["x"][-1:])]
+    days = bool(moments) and (max(moments) - min(moments)).total_seconds() * 1000 > 1.5 * DAY_MS
     look = {
         "height": HEIGHT,
-        "margin": {"l": 4, "r": 8, "t": 26, "b": 4},
+        "margin": {"l": 4, "r": 8, "t": 8, "b": 4},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": BODY_FONT, "color": colours.text, "size": 12},
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.18,
-            "yanchor": "top",
-            "font": {"size": 11, "color": colours.muted},
-            "bgcolor": "rgba(0,0,0,0)",
-            "itemclick": False,
-            "itemdoubleclick": False,
-            "traceorder": "normal",
-        },
         "hovermode": "x unified",
         "hoverlabel": {
             "bgcolor": colours.surface,
             "bordercolor": colours.line,
             "font": {"color": colours.text, "size": 12},
         },
-        "xaxis": axis | {"showgrid": False, "hoverformat": "%H:%M", "type": "date"},
+        "xaxis": axis
+        | {
+            "showgrid": False,
+            "hoverformat": "%-d %b %H:%M" if days else "%H:%M",
+            "tickformat": "%-d %b" if days else "%H:%M",
+            "type": "date",
+        },
         "yaxis": axis | {"rangemode": "tozero", "nticks": 4},
         "uirevision": "stay",
-        "showlegend": True,
+        "showlegend": False,
         "shapes": shapes,
     }
     return go.Figure(data=[*traces, *marks], layout=look | layout)

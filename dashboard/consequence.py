@@ -48,7 +48,13 @@ def of_pin(live: Live, role: str, *, strict: bool) -> Consequence:
             "Callers will get errors." if strict else "Requests that its breaker refuses still go to the other model."
         )
         return Consequence(f"{told}All traffic is sent to {model}. {worst}", Tone.BAD, role)
-    state = f" It fails {percent(away)} of its calls now." if away else " It is healthy now."
+    state = (
+        " Nothing has called it in five minutes, so how well it does is not known."
+        if away is None
+        else f" It fails {percent(away)} of its calls now."
+        if away
+        else " It is healthy now."
+    )
     moved = live.document is not None and str(live.document.active) != role
     lead = (
         f"All traffic moves to {model} at once." if moved else f"Traffic stays on {model}, and nothing moves it away."
@@ -107,8 +113,7 @@ def explain(error: SwitchgearError) -> str:
 
 def act_face(action: str) -> wording.Face:
     """How an act is shown in the audit log."""
+    word = {"set": "Pinned", "clear": "Released"}.get(action, action.replace("_", " ").capitalize())
     if action in ("set", "forced_open", "forced_closed"):
-        return wording.Face(
-            action.replace("_", " ").capitalize(), "push_pin" if action == "set" else "front_hand", Tone.WARN
-        )
-    return wording.Face(action.replace("_", " ").capitalize(), "check_circle", Tone.MUTED)
+        return wording.Face(word, "push_pin" if action == "set" else "front_hand", Tone.WARN)
+    return wording.Face(word, "check_circle", Tone.MUTED)

@@ -174,6 +174,7 @@ def _pieces(answer: http.client.HTTPResponse, exchange: Exchange) -> Iterator[st
 def _refusal(status: int, body: bytes) -> str:
     try:
         error = json.loads(body)["error"]
-        return f"{error['message']} ({error['code']}, {status})"
+        told = str(error["message"])
+        return f"{told[:1].upper()}{told[1:]} ({error['code']}, {status})"
     except (ValueError, KeyError, TypeError):
         return f"The gateway answered {status} with something that is not its own: is another program on its port?"

@@ -33,10 +33,11 @@ def routes(config: Config) -> list[Route]:
             return Response("the form is too large", status_code=413)
         typed = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0]
         made = viewer.token(config, typed, time.time())
+        wanted = _safe(request.query_params.get("then", "/"))
         if made is None:
             await asyncio.sleep(WRONG_KEY_WAIT_S)
-            return RedirectResponse("/?refused=1", status_code=303)
-        answer = RedirectResponse(_safe(request.query_params.get("then", "/")), status_code=303)
+            return RedirectResponse(f"{wanted}{'&' if '?' in wanted else '?'}refused=1", status_code=303)
+        answer = RedirectResponse(wanted, status_code=303)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         answer.set_cookie(
             viewer.COOKIE, made, max_age=viewer.SESSION_S, httponly=True, samesite="strict", secure=secure, path="/"

@@ -135,10 +135,14 @@ def _detail(manager: str, chosen: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="exports"):
         name = f"incident-{manager}-{face.local(case.incident.start_ms):%Y%m%d-%H%M}"
         st.download_button(
-            "Markdown", lambda: export.markdown(case, face), f"{name}.md", "text/markdown", icon=":material/download:"
+            "Save as Markdown",
+            lambda: export.markdown(case, face),
+            f"{name}.md",
+            "text/markdown",
+            icon=":material/download:",
         )
         st.download_button(
-            "HTML", lambda: export.html(case, face), f"{name}.html", "text/html", icon=":material/download:"
+            "Save as HTML", lambda: export.html(case, face), f"{name}.html", "text/html", icon=":material/download:"
         )
         parts.show(parts.more(address("requests", **_window(case)), "Requests in it"))
     left, right = st.columns([5, 4])
@@ -200,7 +204,9 @@ def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
 def _stretch(name: str, health: Health | None) -> Html:
     value = percent(health.share) if health is not None and health.total else "–"
     return parts.big_figure(
-        name.lower(), value, f"{number(health.total)} requests" if health is not None else "not over yet"
+        f"answered {name.lower()}",
+        value,
+        f"of {number(health.total)} requests" if health is not None else "not over yet",
     )
 
 
@@ -241,7 +247,11 @@ def _charts(case: CaseFile, face: Clockface) -> None:
         if rows
     ]
     with st.container(key="card-answers"):
-        parts.show(parts.heading("Who answered", note=f"requests per {case.bin_minutes} min"))
+        parts.show(
+            parts.heading(
+                "Who answered", note=f"requests per {'minute' if case.bin_minutes == 1 else f'{case.bin_minutes} min'}"
+            )
+        )
         charts.show(
             charts.bars(face, theme(), series, flags),
             "incident-answers",

@@ -36,7 +36,7 @@ def picture(manager: str) -> None:
     """Everything below the title, from snapshots that all viewers share."""
     live, past, face = shared.live(manager), shared.past(manager), clock()
     if live.document is None:
-        parts.show(parts.headline(situation.headline(live)), _first_steps(manager))
+        parts.show(div("sg-stack", parts.headline(situation.headline(live)), _first_steps(manager)))
         return
     cards = [
         parts.model_card(
@@ -121,11 +121,14 @@ def _alerts(live: Live, face: Clockface) -> Html:
         link(
             address("alerts", rule=one.rule.alert),
             parts.badge(wording.face(wording.ALERTS, one.state)),
-            span("sg-row-main", one.rule.alert),
+            span(
+                "sg-row-two",
+                span("sg-row-main", one.rule.alert),
+                span("sg-note", alert_board.explain(one, face)),
+            ),
             parts.progress(one.progress, alert_board.explain(one, face), Tone.WARN) if one.state == "pending" else None,
-            span("sg-note", _held(one, face)),
-            cls="sg-row",
-            title=alert_board.explain(one, face),
+            span("sg-note sg-row-end", _held(one, face)),
+            cls="sg-row sg-row-tall",
         )
         for one in board
         if one.since_ms is not None and one.state in ("firing", "pending")

@@ -34,7 +34,7 @@ REDRAW_S: Final = 0.08
 @page
 def playground() -> None:
     """A prompt and its answers."""
-    manager, _ = title("Playground", "Through the gateway, with a prompt of your own")
+    manager, _ = title("Playground", "A prompt of your own, through the gateway")
     banner_row(manager)
     who = actor()
     may_ask = who is not None and who.rank is Rank.OPERATOR
@@ -126,7 +126,7 @@ def _facts(manager: str, exchange: Exchange) -> list[tuple[str, Child]]:
     facts: list[tuple[str, Child]] = [
         ("First token", milliseconds(None if exchange.first_s is None else exchange.first_s * 1000)),
         ("Took", milliseconds(None if exchange.total_s is None else exchange.total_s * 1000)),
-        ("Tokens", f"{usage.get('prompt_tokens', '–')} in, {usage.get('completion_tokens', '–')} out"),
+        ("Tokens", f"{usage['prompt_tokens']:,} in, {usage['completion_tokens']:,} out" if usage else "–"),
         ("Cost", dollars(_cost(manager, exchange))),
         ("Finish", exchange.finish_reason or "–"),
     ]

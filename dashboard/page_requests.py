@@ -100,13 +100,13 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
                 st.segmented_control("Time", list(SPANS), default="1h", key="span", bind="query-params", required=True)
                 or "1h"
             )
-        role = st.selectbox("Answered by", index=None, placeholder="Any model", width=150, **named("role", ANSWERERS))
-        outcome = st.selectbox("Outcome", index=None, placeholder="Any", width=150, **named("outcome", outcomes))
-        cause = st.selectbox("Failover cause", index=None, placeholder="Any", width=210, **named("cause", causes))
+        role = st.selectbox("Answered by", index=None, placeholder="Any model", width=140, **named("role", ANSWERERS))
+        outcome = st.selectbox("Outcome", index=None, placeholder="Any", width=130, **named("outcome", outcomes))
+        cause = st.selectbox("Failover cause", index=None, placeholder="Any", width=190, **named("cause", causes))
         slower = st.number_input(
-            "Slower than, s", min_value=0.0, value=None, step=1.0, key="slower", bind="query-params", width=140
+            "Slower than, s", min_value=0.0, value=None, step=1.0, key="slower", bind="query-params", width=120
         )
-        found = st.text_input("Request id", key="find", placeholder="Paste an id", width=230)
+        found = st.text_input("Request id", key="find", placeholder="Paste an id", width=170)
     if found.strip():
         st.query_params["request"] = found.strip()
     now = shared.now_ms()
@@ -162,7 +162,8 @@ def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretc
     flags = [Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint") for one in moves]
     total = sum(row.n for row in traffic)
     with st.container(key="card-histogram"):
-        step = f"{stretch.bin_minutes} min" if stretch.bin_minutes < 60 else f"{stretch.bin_minutes / 60:.0f} h"
+        minutes = stretch.bin_minutes
+        step = "minute" if minutes == 1 else f"{minutes} min" if minutes < 60 else f"{minutes / 60:.0f} h"
         parts.show(
             parts.heading(f"{number(total)} requests", note=f"all of the chosen time by who answered, per {step}")
         )
@@ -270,6 +271,7 @@ def _request(found: RequestDetail, face: Clockface) -> None:
             div("sg-drawer-links", link(address("incidents", at=one.ts_ms), "The incident around it", cls="sg-link")),
         )
     )
+    st.caption("Request id")
     st.code(one.id, language=None)
     for name, text in (("Prompt", found.prompt_text), ("Answer", found.answer_text)):
         if text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode, urlsplit
+
 import streamlit as st
 
 from dashboard import parts
@@ -15,9 +17,10 @@ def sign_in() -> None:
     """The only page of somebody who is not signed in."""
     refused = st.query_params.get("refused")
     if oidc_configured():
-        parts.show(div("sg-signin", tag("h1", "Switchgear"), tag("p", "Sign in to see who serves.", cls="sg-note")))
-        if st.button("Sign in", type="primary", icon=":material/login:"):
-            st.login()
+        with st.container(key="oidc"):
+            parts.show(tag("h1", "Switchgear"), tag("p", "Sign in to see who serves.", cls="sg-note"))
+            if st.button("Sign in", type="primary", icon=":material/login:", width="stretch"):
+                st.login()
         return
     parts.show(
         div(
@@ -36,7 +39,14 @@ def sign_in() -> None:
                 ),
                 tag("button", "Sign in", type="submit"),
                 method="post",
-                action="/sign-in",
+                action=f"/sign-in?{urlencode({'then': _wanted()})}",
             ),
         )
     )
+
+
+def _wanted() -> str:
+    """The address that was asked for, without its host: where signing in leads."""
+    path = urlsplit(st.context.url or "/").path or "/"
+    kept = {name: value for name, value in st.query_params.to_dict().items() if name != "refused"}
+    return path + (f"?{urlencode(kept)}" if kept else "")

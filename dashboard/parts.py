@@ -266,7 +266,7 @@ def chips(found: Iterable[Chip]) -> Html:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Child]], *, cls: str = "", label: str = "") -> Html:
     """A plain table; numbers are aligned by the class `sg-num` of a cell's content."""
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in columns)))
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col", data_label=name) for name in columns)))
     body = tag(
         "tbody",
         *(

@@ -241,7 +241,7 @@ def headline(live: Live) -> Headline:
                 (str(pin.role), True),
                 (f" ({model_name(live, str(pin.role))}){how} by {pin.by}", False),
             ),
-            (f"“{pin.reason}”", *details),
+            (f"“{pin.reason.rstrip('.')}”.", *details),
         )
     if active == "secondary":
         return Headline(Face("Degraded", "warning", Tone.WARN), lead, tuple(details), _cause(live))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from dashboard import wording
 from dashboard.happenings import Happening
 from dashboard.markup import Child, Html, div, icon, join, link, span, tag
-from dashboard.times import Clockface, percent
+from dashboard.times import Clockface, about, milliseconds, percent
 from dashboard.wording import Tone
 from engine.queries import EventKind
 
@@ -32,7 +32,7 @@ NAMES: Final[Mapping[str, str]] = {
     "slow_rate": "Slow rate",
     "threshold": "Threshold crossed",
     "streak": "Failures in a row",
-    "retry_in": "Wait before a probe, s",
+    "retry_in": "Wait before a probe",
     "reopens": "Reopened",
     "down": "Hosts that say down",
     "opinions": "Hosts with an opinion",
@@ -41,7 +41,7 @@ NAMES: Final[Mapping[str, str]] = {
     "role": "Model",
     "expires_ms": "Until",
     "status_code": "Status",
-    "duration_ms": "Took, ms",
+    "duration_ms": "Took",
     "n": "Attempt",
 }
 
@@ -68,7 +68,7 @@ def sentence(one: Happening) -> str:
     code = one.evidence.get("status_code")
     return (
         f"Notification to {one.who} {one.what}"
-        + (f" ({code})" if code else "")
+        + (f" ({code})" if code and str(code) not in (one.reason or "") else "")
         + (f": {one.reason}" if one.reason else "")
     )
 
@@ -176,6 +176,10 @@ def evidence_table(one: Happening, face: Clockface, request_href: str) -> Html:
 def _value(key: str, value: Any, face: Clockface) -> Child:
     if key in RATES and isinstance(value, int | float) and value <= 1:
         return percent(float(value))
+    if key == "retry_in" and isinstance(value, int | float):
+        return about(float(value))
+    if key == "duration_ms" and isinstance(value, int | float):
+        return milliseconds(float(value))
     if key.endswith("_ms") and isinstance(value, int) and value > 10**12:
         return face.at(value)
     if isinstance(value, float):

@@ -16,7 +16,7 @@ def test_a_failed_canary_says_what_is_missing() -> None:
     html = str(card([found("primary", passed=True), found("secondary", passed=False, detail="contains Paris")], FACE))
     assert "1 of 2 failed" in html
     assert "contains Paris" in html
-    assert "Failed" in html
+    assert "capital failed" in html
 
 
 def test_passed_canaries_are_counted() -> None:

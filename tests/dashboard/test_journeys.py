@@ -185,6 +185,22 @@ def test_a_viewer_may_look_and_not_act_and_nobody_without_a_key_sees_anything(
         expect(page.locator(".sg-signin")).to_be_visible()
 
 
+def test_a_link_from_a_notification_leads_where_it_says_once_its_reader_has_signed_in(
+    page: Page, stores: dict[Moment, Path]
+) -> None:
+    with dashboard(stores[Moment.DURING], SWITCHGEAR_OPERATOR_KEYS="ana:open-sesame") as address:
+        go(page, f"{address}/alerts?rule=SecondaryActiveTooLong")
+        expect(page.get_by_text("Page not found")).not_to_be_attached()
+        for key in ("wrong", "open-sesame"):
+            page.get_by_label("Key").fill(key)
+            page.get_by_role("button", name="Sign in").click()
+            page.wait_for_load_state()
+            if key == "wrong":
+                expect(page.locator(".sg-signin")).to_contain_text("Nobody has this key")
+        expect(page.locator(".sg-heading", has_text="SecondaryActiveTooLong")).to_be_visible()
+        assert page.url.endswith("/alerts?rule=SecondaryActiveTooLong")
+
+
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
 def test_no_page_scrolls_sideways(chrome: Browser, outage: str, phone: bool) -> None:
     opened = visit(chrome, phone=phone)
