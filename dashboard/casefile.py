@@ -9,7 +9,7 @@ from typing import Any, Final
 from dashboard import situation
 from dashboard.happenings import Happening, happenings
 from dashboard.situation import Health
-from dashboard.times import DAY_MS, MINUTE_MS
+from dashboard.times import DAY_MS, MINUTE_MS, whole
 from engine import incidents, queries
 from engine.core.outcomes import RULES, Category, Effect
 from engine.incidents import Ending, Incident
@@ -123,8 +123,8 @@ def read_case(connection: Connection, manager: str, incident_id: str, now_ms: in
     """
     known = read_incidents(connection, manager, now_ms)
     found = next((one for one in known if one.id == incident_id), None)
-    if found is None and incident_id.isdigit():
-        found = incidents.at(known, int(incident_id))
+    if found is None and (moment := whole(incident_id)) is not None:
+        found = incidents.at(known, moment)
     if found is None:
         return None
     end = found.end_ms if found.end_ms is not None else now_ms

@@ -12,7 +12,7 @@ from dashboard import acts, parts, shared, wording
 from dashboard.frame import actor, address, banner_row, clock, named, page, require_actor, title
 from dashboard.markup import Child, Html, div, link, span, tag
 from dashboard.parts import badge
-from dashboard.times import Clockface, milliseconds
+from dashboard.times import Clockface, milliseconds, whole
 from dashboard.wording import Face, Tone
 from engine import queries_dashboard as ask
 from engine.control import Rank
@@ -31,8 +31,7 @@ def deliveries() -> None:
     banner_row(manager)
     configured, face = receivers_of(shared.config()), clock()
     receiver, state = _filters(configured)
-    cursor = st.query_params.get("before", "")
-    before = int(cursor) if cursor.isdigit() else None
+    before = whole(st.query_params.get("before"))
 
     def read(connection: Connection) -> tuple[list[ReceiverSums], tuple[list[Notification], int | None]]:
         page = ask.notifications(connection, receiver=receiver, state=state, before=before, limit=PAGE_ROWS)

@@ -11,7 +11,7 @@ from dashboard.frame import address, banner_row, clock, page, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.situation import Health
 from dashboard.timeline import evidence_table, timeline
-from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent
+from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
 from dashboard.wording import Face, Tone
 from engine.queries import EventKind
 
@@ -67,8 +67,8 @@ def _list(manager: str) -> None:
             )
         )
         return
-    cursor = st.query_params.get("before", "")
-    older = [line for line in found if not cursor.isdigit() or line.incident.start_ms < int(cursor)]
+    cursor = whole(st.query_params.get("before"))
+    older = [line for line in found if cursor is None or line.incident.start_ms < cursor]
     rows = [_row(line, face) for line in older[:PAGE_ROWS]]
     columns = ("Started", "Lasted", "Cause", "Who can fix it", "Ended", "Hurt", "Rescued", "Moves")
     parts.show(div("sg-card sg-flush", parts.table(columns, rows, label="Incidents")))

@@ -12,7 +12,7 @@ from dashboard.charts import Flag, Series
 from dashboard.frame import address, banner_row, clock, named, page, theme, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, div, join, link, span
-from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number
+from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number, whole
 from dashboard.waterfall import outcome_badge, story, waterfall
 from engine import queries
 from engine.core.outcomes import Cause
@@ -83,11 +83,11 @@ def requests() -> None:
 
 
 def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
-    window = st.query_params.get("from"), st.query_params.get("to")
+    window = _window()
     causes = {str(cause): wording.advice(cause).label for cause in Cause}
     outcomes = {word: wording.face(wording.OUTCOMES, word).word for word in OUTCOMES}
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        if all(window):
+        if window is not None:
             st.button(
                 "Whole history",
                 icon=":material/close:",
@@ -110,10 +110,7 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
     if found.strip():
         st.query_params["request"] = found.strip()
     now = shared.now_ms()
-    if all(window) and all(str(one).isdigit() for one in window):
-        stretch = Stretch(int(window[0] or 0), int(window[1] or now))
-    else:
-        stretch = Stretch(now - SPANS.get(span_name, 60) * MINUTE_MS, now)
+    stretch = window or Stretch(now - SPANS.get(span_name, 60) * MINUTE_MS, now)
     return stretch, RequestFilter(
         manager=manager,
         role=role,
@@ -123,6 +120,12 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
     )
 
 
+def _window() -> Stretch | None:
+    """The stretch of time an address names; `None` when it names none."""
+    start, end = whole(st.query_params.get("from")), whole(st.query_params.get("to"))
+    return Stretch(start, end) if start is not None and end is not None and start < end else None
+
+
 def _clear_window() -> None:
     for name in ("from", "to", "before"):
         st.query_params.pop(name, None)
@@ -130,7 +133,8 @@ def _clear_window() -> None:
 
 def _cursor(text: str | None) -> tuple[int, str] | None:
     moment, _, identifier = (text or "").partition("_")
-    return (int(moment), identifier) if moment.isdigit() else None
+    at = whole(moment)
+    return (at, identifier) if at is not None else None
 
 
 def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretch: Stretch, face: Clockface) -> None:

@@ -11,6 +11,8 @@ from engine.durations import describe
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
+LONGEST_NUMBER = 14
+"""Digits; milliseconds until the year 5138, which every clock and every database can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,12 @@ def about(seconds: float) -> str:
     if seconds < 120:
         return describe(round(seconds)) if seconds >= 1 else "0 s"
     return describe(round(seconds / 60) * 60)
+
+
+def whole(text: str | None) -> int | None:
+    """A moment in milliseconds, or a place in a log, as an address gives it; `None` for anything else."""
+    known = text is not None and text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER
+    return int(text) if known and text is not None else None
 
 
 def iso(ms: int) -> str:

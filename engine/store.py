@@ -206,6 +206,10 @@ class Store:
             return f"the disk of {self.path} is full: free some space"
         if "readonly" in text or "read-only" in text:
             return f"{self.path} is read-only ({text}): give write access to the file and its folder"
+        if self.path.is_dir():
+            return f"{self.path} is a folder: name a file in store.url"
+        if "malformed" in text or "not a database" in text:
+            return f"{self.path} is damaged ({text}): restore a copy, or move it away and restart, which begins a new one"
         return f"{self.path} cannot be used: {text}"
 
     def explain(self, error: Exception) -> str:

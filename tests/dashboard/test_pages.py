@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,38 @@ def test_filters_come_from_the_address(opened: Opened, stores: dict[Moment, Path
     assert "Answered 200" not in said
 
 
+STRANGE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+ADDRESSES = [
+    ("incidents", {"at": "²"}),
+    ("incidents", {"at": "9" * 30}),
+    ("incidents", {"incident": STRANGE}),
+    ("incidents", {"before": "9" * 30}),
+    ("requests", {"from": "9" * 30, "to": "2"}),
+    ("requests", {"from": "1", "to": "9" * 30}),
+    ("requests", {"from": "1", "to": "²"}),
+    ("requests", {"before": "9" * 30 + "_x"}),
+    ("requests", {"request": STRANGE}),
+    ("requests", {"outcome": STRANGE, "cause": STRANGE, "role": STRANGE, "span": STRANGE, "slower": "1e999"}),
+    ("alerts", {"rule": STRANGE}),
+    ("alerts", {"silence": STRANGE}),
+    ("deliveries", {"notification": STRANGE, "before": "²"}),
+    ("deliveries", {"receiver": STRANGE, "state": STRANGE}),
+    ("playground", {"ask": STRANGE}),
+    ("now", {"manager": STRANGE, "live": STRANGE}),
+]
+
+
+@pytest.mark.parametrize(("page", "address"), ADDRESSES)
+def test_no_address_breaks_a_page_or_brings_markup(
+    opened: Opened, stores: dict[Moment, Path], page: str, address: dict[str, str]
+) -> None:
+    at = opened(stores[Moment.DURING], page, **address)
+    assert not at.exception
+    said = words(at)
+    assert "<script>alert" not in said
+    assert "<img src=x" not in said
+
+
 def test_a_missing_database_is_a_sentence_with_a_remedy(opened: Opened, copied: Callable[[Moment], Path]) -> None:
     config = copied(Moment.EMPTY)
     (config.parent / "switchgear.db").unlink()
@@ -104,6 +138,43 @@ def test_an_older_schema_is_a_sentence_with_a_remedy(opened: Opened, copied: Cal
     at = opened(config)
     assert not at.exception
     assert "start the gateway once" in words(at)
+
+
+def test_a_damaged_database_is_a_sentence_with_a_remedy(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.CALM)
+    store = config.parent / "switchgear.db"
+    for suffix in ("-wal", "-shm"):
+        store.with_name(store.name + suffix).unlink(missing_ok=True)
+    store.write_bytes(b"this was a database once " * 1000)
+    at = opened(config)
+    assert not at.exception
+    assert "is damaged" in words(at)
+    assert "restore a copy" in words(at)
+
+
+LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(120)
+"""
+
+
+def test_a_locked_database_is_a_sentence_with_a_remedy(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.CALM)
+    store = str(config.parent / "switchgear.db")
+    with subprocess.Popen([sys.executable, "-c", LOCK, store], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"locked\n"
+            at = opened(config)
+        finally:
+            holder.kill()
+    assert not at.exception
+    assert "is locked by another program" in words(at)
+    assert "end its transaction" in words(at)
 
 
 def test_a_broken_configuration_is_a_sentence(opened: Opened, copied: Callable[[Moment], Path]) -> None:
