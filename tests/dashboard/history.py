@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +31,7 @@ from engine.core.events import (
 from engine.core.messages import Role
 from engine.ids import IdSource, time_of
 from engine.recorder import Recorder
-from engine.sqlite import Connection
+from engine.sqlite import Connection, sqlite3
 from engine.store import Store
 
 MINUTE = 60_000
@@ -119,6 +122,28 @@ def write_history(path: Path, now_ms: int, moment: Moment = Moment.CALM, *, ever
     recorder.submit(batch)
     recorder.execute(day.write_state).result(30)
     recorder.close()
+
+
+@contextmanager
+def heartbeat(path: Path) -> Iterator[None]:
+    """Keep the instance of the history alive, as a gateway beside the dashboard would."""
+    stopped = threading.Event()
+
+    def beat() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            while not stopped.wait(0.5):
+                now = time.time_ns() // 1_000_000
+                connection.execute("UPDATE instances SET updated_ms = ?", [now])
+                connection.execute("UPDATE fleet_votes SET updated_ms = ?", [now])
+                connection.execute("UPDATE marks SET ts_ms = ?", [now - 3_000])
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 class Day:

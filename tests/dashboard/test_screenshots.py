@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from browser import browser, chromium, dashboard, go, grow, visit
-from history import Moment, write_config, write_history
+from history import Moment, heartbeat, write_config, write_history
 
 from engine.sqlite import sqlite3
 
@@ -32,28 +30,6 @@ pytestmark = [pytest.mark.screenshots, pytest.mark.timeout(600)]
 
 if chromium() is None and os.environ.get("CI") != "true":
     pytest.skip("chromium is not installed", allow_module_level=True)
-
-
-@contextmanager
-def heartbeat(path: Path) -> Iterator[None]:
-    """Keep the instance of the history alive, as a gateway beside the dashboard would."""
-    stopped = threading.Event()
-
-    def beat() -> None:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            while not stopped.wait(0.5):
-                now = time.time_ns() // 1_000_000
-                connection.execute("UPDATE instances SET updated_ms = ?", [now])
-                connection.execute("UPDATE fleet_votes SET updated_ms = ?", [now])
-                connection.execute("UPDATE marks SET ts_ms = ?", [now - 3_000])
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["1440x900", "390x844"])

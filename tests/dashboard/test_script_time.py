@@ -127,6 +127,7 @@ class Viewer:
         finally:
             gc.enable()
         assert not at.exception, at.exception
+        assert set(parameters) <= set(at.query_params), "a filter that is not understood is taken out of the address"
         assert len(self._times) == 1
         return self._times[0]
 
