@@ -145,7 +145,7 @@ def _detail(manager: str, chosen: str) -> None:
             "Save as HTML", lambda: export.html(case, face), f"{name}.html", "text/html", icon=":material/download:"
         )
         with st.popover("Copy summary", icon=":material/content_copy:"):
-            st.code(export.markdown(case, face), language="markdown", wrap_lines=True, height=320)
+            st.code(export.markdown(case, face), language=None, wrap_lines=True)
         parts.show(parts.more(address("requests", **_window(case)), "Requests in it"))
     left, right = st.columns([5, 4])
     with left:

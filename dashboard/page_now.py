@@ -175,6 +175,7 @@ def _first_steps(manager: str) -> Html:
             f"application/json' \\\n"
             f'  -d \'{{"model": "{manager}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'',
             cls="sg-code",
+            tabindex="0",
         ),
         tag("p", "Or start ", tag("code", "switchgear up --demo"), " to see it on simulated models.", cls="sg-note"),
     )

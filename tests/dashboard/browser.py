@@ -22,6 +22,8 @@ PHONE = {"width": 390, "height": 844}
 CONNECTED = "[data-testid=stApp][data-test-connection-state=CONNECTED]"
 MAIN = "[data-testid=stMain]"
 DIALOG = "[data-testid=stDialog]"
+POPOVER = "[data-testid=stPopoverBody]"
+MENU = "[data-testid=stSidebarNav]"
 START_S = 60.0
 
 

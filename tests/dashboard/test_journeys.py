@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import DIALOG, browser, chromium, dashboard, go, sideways, visit
+from browser import DIALOG, POPOVER, browser, chromium, dashboard, go, sideways, visit
 from history import Moment
 from playwright.sync_api import Browser, Page, expect
 
@@ -230,8 +230,43 @@ def test_every_page_passes_axe(chrome: Browser, outage: str, dark: bool) -> None
     opened = visit(chrome, dark=dark)
     for path in (*ALL_PAGES, f"/incidents?at={int(time.time() * 1000)}"):
         go(opened, outage + path)
-        opened.wait_for_timeout(1_000)
-        opened.add_script_tag(path=AXE)
-        found = opened.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']})")
-        assert [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]] == [], path
+        assert violations(opened) == [], path
     opened.context.close()
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """What axe finds, with where it was found."""
+    page.wait_for_timeout(1_000)
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']})")
+    return [(rule["id"], rule["nodes"][0]["target"]) for rule in found["violations"]]
+
+
+OPENED = {
+    "/control": lambda page: page.get_by_role("button", name="Pin primary"),
+    "/requests?span=24h": lambda page: page.locator(".sg-rows a").first,
+    "/deliveries": lambda page: page.locator(".sg-rows a").first,
+    "/alerts": lambda page: page.get_by_role("button", name="New silence"),
+    "/incidents?at={now}": lambda page: page.get_by_role("button", name="Copy summary"),
+}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_dialog_passes_axe_on_a_phone(chrome: Browser, outage: str, dark: bool) -> None:
+    opened = visit(chrome, dark=dark, phone=True)
+    for path, button in OPENED.items():
+        go(opened, outage + path.format(now=int(time.time() * 1000)))
+        button(opened).click()
+        expect(opened.locator(f"{DIALOG}, {POPOVER}")).to_be_visible()
+        assert violations(opened) == [], path
+        assert sideways(opened) <= 0, path
+    opened.context.close()
+
+
+def test_a_dialog_that_is_open_is_left_alone_by_what_refreshes(page: Page, outage: str) -> None:
+    go(page, f"{outage}/control")
+    page.get_by_role("button", name="Pin secondary").click()
+    reason = page.locator(DIALOG).get_by_label("Reason")
+    reason.fill("half a sentence")
+    page.wait_for_timeout(6_500)  # the banner refreshes every five seconds
+    expect(reason).to_have_value("half a sentence")

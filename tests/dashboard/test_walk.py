@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import DIALOG, MAIN, browser, chromium, dashboard, go, visit
+from browser import DIALOG, MAIN, MENU, POPOVER, browser, chromium, dashboard, go, visit
 from history import Moment, heartbeat
 from playwright.sync_api import Locator, Page, expect
 
@@ -23,7 +23,7 @@ Said = str | re.Pattern[str]
 
 
 def menu(name: str) -> Click:
-    return lambda page: page.locator("[data-testid=stSidebarNav]").get_by_role("link", name=name)
+    return lambda page: page.locator(MENU).get_by_role("link", name=name)
 
 
 def button(name: str) -> Click:
@@ -96,5 +96,5 @@ def test_the_answer_is_two_clicks_away(
     for click in clicks:
         click(opened).click()
     for part in answer:
-        seen = opened.locator(f"{MAIN}, {DIALOG}, [data-testid=stPopoverBody]").get_by_text(part)
+        seen = opened.locator(f"{MAIN}, {DIALOG}, {POPOVER}").get_by_text(part)
         expect(seen.filter(visible=True).first).to_be_visible()
