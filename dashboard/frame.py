@@ -274,6 +274,28 @@ def footer(visitor: Actor) -> None:
             )
 
 
+def pager(following: str | int | None) -> None:
+    """The way to older rows and back to the newest; the place in the list is in the address.
+
+    Args:
+        following: Where the next page begins, `None` on the last one.
+    """
+    with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
+        if st.query_params.get("before"):
+            st.button("Newest", icon=":material/first_page:", on_click=_turn, args=(None,))
+        if following is not None:
+            st.button(
+                "Older", icon=":material/navigate_next:", icon_position="right", on_click=_turn, args=(str(following),)
+            )
+
+
+def _turn(cursor: str | None) -> None:
+    if cursor is None:
+        st.query_params.pop("before", None)
+    else:
+        st.query_params["before"] = cursor
+
+
 def _sentence(error: SwitchgearError) -> str:
     text = str(error).strip()
     return text[:1].upper() + text[1:]

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import acts, consequence, fleet_view, parts, shared, situation, wording
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
-from dashboard.frame import actor, banner_row, clock, page, require_actor, title
+from dashboard.frame import actor, banner_row, clock, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, icon, join, span, tag
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES, Live
@@ -19,7 +19,7 @@ from engine.control import Actor, Rank
 from engine.core.errors import SwitchgearError
 from engine.core.events import OverrideRecord
 
-AUDIT_ROWS = 100
+AUDIT_ROWS = 20
 
 
 @page
@@ -51,14 +51,16 @@ def control() -> None:
         _mode(live, face, manager, may_act=may_act)
     with right, st.container(key="card-breakers", height="stretch"):
         _breakers(live, face, manager, may_act=may_act)
-    audit = shared.ask(lambda connection: queries.overrides(connection, manager, limit=AUDIT_ROWS))
+    before = st.query_params.get("before")
+    audit = shared.ask(lambda c: queries.overrides(c, manager, before=before, limit=AUDIT_ROWS + 1))
     parts.show(
         div(
             "sg-card sg-flush-top",
             parts.heading("Audit log", note="append-only, every act and every expiry"),
-            _audit(audit, face),
+            _audit(audit[:AUDIT_ROWS], face),
         )
     )
+    pager(audit[AUDIT_ROWS - 1].id if len(audit) > AUDIT_ROWS else None)
     parts.show(fleet_view.card(live.fleet))
 
 

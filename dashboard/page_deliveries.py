@@ -9,7 +9,7 @@ import streamlit as st
 
 from alerts.receivers import Receiver, receivers_of
 from dashboard import acts, parts, shared, wording
-from dashboard.frame import actor, address, banner_row, clock, named, page, require_actor, title
+from dashboard.frame import actor, address, banner_row, clock, named, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, link, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds, whole
@@ -41,7 +41,7 @@ def deliveries() -> None:
     with st.container(key="card-receivers"):
         _receivers(configured, sums, face)
     _outbox(rows, face)
-    _pager(following)
+    pager(following)
     if chosen := st.query_params.get("notification"):
         _drawer(chosen)
 
@@ -180,23 +180,6 @@ def _outlook(one: Notification, face: Clockface) -> Child:
     if one.state == "delivered":
         return span("sg-note", f"status {one.last_status}" if one.last_status else "taken")
     return span("sg-text-bad" if one.state == "dead" else "sg-note", one.last_error or "–")
-
-
-def _pager(following: int | None) -> None:
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.query_params.get("before"):
-            st.button("Newest", icon=":material/first_page:", on_click=_turn, args=(None,))
-        if following is not None:
-            st.button(
-                "Older", icon=":material/navigate_next:", icon_position="right", on_click=_turn, args=(following,)
-            )
-
-
-def _turn(cursor: int | None) -> None:
-    if cursor is None:
-        st.query_params.pop("before", None)
-    else:
-        st.query_params["before"] = str(cursor)
 
 
 def _dismissed() -> None:

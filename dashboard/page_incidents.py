@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import charts, export, parts, shared, situation, wording
 from dashboard.casefile import ENDINGS, CaseFile, Line, before_during_after
 from dashboard.charts import Flag, Series
-from dashboard.frame import address, banner_row, clock, page, theme, title
+from dashboard.frame import address, banner_row, clock, page, pager, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.situation import Health
 from dashboard.timeline import evidence_table, timeline
@@ -72,24 +72,7 @@ def _list(manager: str) -> None:
     rows = [_row(line, face) for line in older[:PAGE_ROWS]]
     columns = ("Started", "Lasted", "Cause", "Who can fix it", "Ended", "Hurt", "Rescued", "Moves")
     parts.show(div("sg-card sg-flush", parts.table(columns, rows, label="Incidents")))
-    _pager(older[PAGE_ROWS - 1].incident.start_ms if len(older) > PAGE_ROWS else None)
-
-
-def _pager(following: int | None) -> None:
-    with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
-        if st.query_params.get("before"):
-            st.button("Newest", icon=":material/first_page:", on_click=_turn, args=(None,))
-        if following is not None:
-            st.button(
-                "Older", icon=":material/navigate_next:", icon_position="right", on_click=_turn, args=(following,)
-            )
-
-
-def _turn(cursor: int | None) -> None:
-    if cursor is None:
-        st.query_params.pop("before", None)
-    else:
-        st.query_params["before"] = str(cursor)
+    pager(older[PAGE_ROWS - 1].incident.start_ms if len(older) > PAGE_ROWS else None)
 
 
 def _row(line: Line, face: Clockface) -> list[Html | str]:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import charts, parts, shared, wording
 from dashboard.charts import Flag, Series
-from dashboard.frame import address, banner_row, clock, named, page, theme, title
+from dashboard.frame import address, banner_row, clock, named, page, pager, theme, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, div, join, link, span
 from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number, whole
@@ -189,25 +189,13 @@ def _table(found: RequestPage, face: Clockface) -> None:
         if found.next is not None:
             told = f"No request matches back to {face.text(found.next[0])}: look at older ones."
         parts.show(div("sg-card", parts.empty(told, symbol="filter_alt_off")))
-    with st.container(horizontal=True, horizontal_alignment="right", key="pager"):
-        if st.query_params.get("before"):
-            st.button("Newest", icon=":material/first_page:", on_click=_newest)
-        if found.next is not None:
-            st.button("Older", icon=":material/navigate_next:", icon_position="right", on_click=_older, args=found.next)
+    pager(f"{found.next[0]}_{found.next[1]}" if found.next is not None else None)
 
 
 def _rows(found: Sequence[RequestRow], face: Clockface) -> None:
     columns = ("Time", "Outcome", "Answered by", "Why", "Tries", "Took", "First token", "Tokens", "Cost")
     rows = [_cells(row, face) for row in found]
     parts.show(div("sg-card sg-flush", parts.table(columns, rows, cls="sg-rows", label="Requests, newest first")))
-
-
-def _newest() -> None:
-    st.query_params.pop("before", None)
-
-
-def _older(ts_ms: int, identifier: str) -> None:
-    st.query_params["before"] = f"{ts_ms}_{identifier}"
 
 
 def _cells(row: RequestRow, face: Clockface) -> list[Child]:

@@ -209,7 +209,9 @@ class Store:
         if self.path.is_dir():
             return f"{self.path} is a folder: name a file in store.url"
         if "malformed" in text or "not a database" in text:
-            return f"{self.path} is damaged ({text}): restore a copy, or move it away and restart, which begins a new one"
+            return (
+                f"{self.path} is damaged ({text}): restore a copy, or move it away and restart, which begins a new one"
+            )
         return f"{self.path} cannot be used: {text}"
 
     def explain(self, error: Exception) -> str:

@@ -187,14 +187,24 @@ def breaker_transitions(
     return [BreakerRecord(*[*row[:-1], json.loads(row[-1])]) for row in rows]
 
 
-def overrides(connection: Connection, manager: str | None = None, *, limit: int = 100) -> list[OverrideRecord]:
-    """The audit of operators' acts, newest first."""
+def overrides(
+    connection: Connection, manager: str | None = None, *, before: str | None = None, limit: int = 100
+) -> list[OverrideRecord]:
+    """The audit of operators' acts, newest first.
+
+    Args:
+        connection: Of `Store.reader()`.
+        manager: Only of this manager.
+        before: Id of an act: only those that were recorded before it.
+        limit: Most acts.
+    """
     rows = connection.execute(
         """
         SELECT id, ts_ms, manager, action, role, strict, reason, actor, expires_ms, epoch FROM overrides
-        WHERE ? IS NULL OR manager = ? ORDER BY seq DESC LIMIT ?
+        WHERE (? IS NULL OR manager = ?) AND (? IS NULL OR seq < (SELECT seq FROM overrides WHERE id = ?))
+        ORDER BY seq DESC LIMIT ?
         """,
-        (manager, manager, limit),
+        (manager, manager, before, before, limit),
     )
     return [OverrideRecord(*[*row[:5], bool(row[5]), *row[6:]]) for row in rows]
 

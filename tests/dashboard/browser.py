@@ -97,7 +97,7 @@ def go(page: Page, address: str) -> None:
     """Open an address and wait until its page is there."""
     page.goto(address)
     page.wait_for_selector(CONNECTED)
-    page.wait_for_selector(".sg-title, .sg-signin, .sg-trouble")
+    page.wait_for_selector(".sg-title, .sg-signin, .st-key-oidc, .sg-trouble")
     page.wait_for_timeout(300)
 
 

@@ -91,6 +91,24 @@ def test_filters_come_from_the_address(opened: Opened, stores: dict[Moment, Path
     assert "Answered 200" not in said
 
 
+def test_the_audit_log_is_paged(opened: Opened, copied: Callable[[Moment], Path]) -> None:
+    config = copied(Moment.CALM)
+    with sqlite3.connect(config.parent / "switchgear.db") as connection:
+        connection.executemany(
+            "INSERT INTO overrides (id, ts_ms, manager, action, role, strict, reason, actor, expires_ms, epoch)"
+            " VALUES (?, ?, 'chat', 'set', 'primary', 0, ?, 'ana', NULL, 1)",
+            [(f"act-{n}", 1_795_000_000_000 + n, f"act number {n}") for n in range(30)],
+        )
+    first = opened(config, "control")
+    said = words(first)
+    assert "act number 29" in said
+    assert "act number 5" not in said
+    next(one for one in first.button if one.label == "Older").click()
+    older = words(first.run())
+    assert "act number 5" in older
+    assert "act number 29" not in older
+
+
 STRANGE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 ADDRESSES = [
     ("incidents", {"at": "²"}),

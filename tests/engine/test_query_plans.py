@@ -58,7 +58,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "timeline of all": lambda c: queries.timeline(c, start_ms=MONTH, end_ms=NOON, kinds=list(EventKind)),
     "recent_moves": lambda c: queries.recent_moves(c, BUSY),
     "breaker_transitions": lambda c: queries.breaker_transitions(c, BUSY, role="primary"),
-    "overrides": lambda c: queries.overrides(c, BUSY),
+    "overrides": lambda c: queries.overrides(c, BUSY, before="1"),
     "ribbon": lambda c: queries.ribbon(c, BUSY, MONTH, NOON),
     "agreement": lambda c: queries.agreement(c, BUSY),
     "canary_results": lambda c: queries.canary_results(c, BUSY, MONTH, NOON),
