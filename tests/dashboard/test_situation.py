@@ -109,7 +109,7 @@ def test_a_pin_is_told_with_who_and_why() -> None:
     told = headline(replace(MOVED, document=replace(MOVED.document or Document(), override=pin)))
     assert told.face.word == "Pinned"
     assert "without fallback by ana" in told.text
-    assert told.details[0] == "“maintenance”"
+    assert told.details[0] == "“maintenance”."
 
 
 def test_nothing_recorded_is_said_and_not_guessed() -> None:
