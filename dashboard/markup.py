@@ -20,6 +20,10 @@ class Html(str):
 Child = Html | str | int | float | None
 
 
+MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~$:")
+"""Signs that mean something to Markdown, to formulas and to Streamlit's icons and colours."""
+
+
 def tag(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """One element.
 
@@ -65,6 +69,11 @@ def link(href: str, *children: Child, cls: str = "", title: str | None = None) -
     """A link inside the dashboard; only relative addresses and http(s) are let through."""
     safe = href if href.startswith(("/", "?", "#", "http://", "https://")) else "#"
     return tag("a", *children, href=safe, cls=cls or None, title=title)
+
+
+def literal(text: str) -> str:
+    """Text for an element that reads Markdown, shown as it is: what a receiver or a model said must fetch nothing."""
+    return "".join(f"\\{sign}" if sign in MARKDOWN else sign for sign in text)
 
 
 def _attribute(key: str, value: str | float | bool | None) -> str:

@@ -10,7 +10,7 @@ from dashboard import acts, alert_board, parts, shared, wording
 from dashboard.alert_board import Row
 from dashboard.frame import actor, address, banner_row, clock, page, require_actor, title
 from dashboard.happenings import Happening, happenings
-from dashboard.markup import Child, Html, div, icon, link, span, tag
+from dashboard.markup import Child, Html, div, icon, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.preview_card import preview_address, preview_card
 from dashboard.times import DAY_MS, Clockface
@@ -171,7 +171,7 @@ def _silences(silences: Sequence[Silence], face: Clockface) -> None:
                 try:
                     acts.end_silence(require_actor(), one.id)
                 except SwitchgearError as error:
-                    st.error(str(error))
+                    st.error(literal(str(error)))
                 else:
                     st.rerun()
     asked = st.query_params.get("silence")
@@ -201,7 +201,7 @@ def _silence_dialog(asked: str) -> None:
         try:
             acts.add_silence(require_actor(), matchers, seconds=DURATIONS[chosen or "1 hour"], reason=reason)
         except SwitchgearError as error:
-            st.warning(str(error), icon=":material/edit:")
+            st.warning(literal(str(error)), icon=":material/edit:")
             return
         _forget_silence()
         st.rerun()

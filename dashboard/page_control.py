@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import acts, consequence, fleet_view, parts, shared, situation, wording
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
 from dashboard.frame import actor, banner_row, clock, page, pager, require_actor, title
-from dashboard.markup import Child, Html, div, icon, join, span, tag
+from dashboard.markup import Child, Html, div, icon, join, literal, span, tag
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES, Live
 from dashboard.times import Clockface
@@ -201,13 +201,13 @@ def _form(
     if st.button(verb, type="primary", key="do"):
         missing = consequence.refusal(reason, told.confirm, typed)
         if missing:
-            st.warning(missing, icon=":material/edit:")
+            st.warning(literal(missing), icon=":material/edit:")
             return
         try:
             act(require_actor(), reason, ttl, epoch)
         except SwitchgearError as error:
             st.session_state.pop("decided-on", None)
-            st.error(consequence.explain(error), icon=":material/block:")
+            st.error(literal(consequence.explain(error)), icon=":material/block:")
             return
         st.session_state.pop("decided-on", None)
         st.session_state["done"] = f"{verb}: done and on record."

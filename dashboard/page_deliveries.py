@@ -10,7 +10,7 @@ import streamlit as st
 from alerts.receivers import Receiver, receivers_of
 from dashboard import acts, parts, shared, wording
 from dashboard.frame import actor, address, banner_row, clock, named, page, pager, require_actor, title
-from dashboard.markup import Child, Html, div, link, span, tag
+from dashboard.markup import Child, Html, div, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds, whole
 from dashboard.wording import Face, Tone
@@ -239,16 +239,16 @@ def _test(name: str) -> None:
     try:
         taken, told = acts.try_receiver(require_actor(), name)
     except SwitchgearError as error:
-        st.toast(str(error), icon=":material/block:")
+        st.toast(literal(str(error)), icon=":material/block:")
         return
-    st.toast(f"Test to {name}: {told}", icon=":material/check_circle:" if taken else ":material/warning:")
+    st.toast(literal(f"Test to {name}: {told}"), icon=":material/check_circle:" if taken else ":material/warning:")
 
 
 def _replay(*, notification_id: str | None = None, receiver: str | None = None) -> None:
     try:
         count = acts.replay(require_actor(), notification_id=notification_id, receiver=receiver)
     except SwitchgearError as error:
-        st.toast(str(error), icon=":material/block:")
+        st.toast(literal(str(error)), icon=":material/block:")
         return
     st.toast(f"{count} {'notification is' if count == 1 else 'notifications are'} due again", icon=":material/replay:")
     st.rerun()

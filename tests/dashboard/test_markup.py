@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.markup import Html, div, join, link, tag
+from dashboard.markup import Html, div, join, link, literal, tag
 
 
 @given(st.text())
@@ -31,3 +31,10 @@ def test_a_link_leads_nowhere_but_to_pages() -> None:
 
 def test_joined_text_is_escaped_once() -> None:
     assert join("<", Html("<br>")) == "&lt;<br>"
+
+
+def test_text_in_an_element_that_reads_markdown_is_shown_as_it_is() -> None:
+    said = literal("![x](http://evil.example/x.png) :red[now] $x$ `a` <b>")
+    assert "![x]" not in said
+    assert ":red[" not in said
+    assert said.replace("\\", "") == "![x](http://evil.example/x.png) :red[now] $x$ `a` <b>"

@@ -8,10 +8,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from dashboard import acts
+from dashboard.conversation import Exchange, Prompt
 from dashboard.entrance import routes
 from dashboard.viewer import COOKIE, SESSION_S, Visit, identify, session, token
 from engine.config import Config, parse
-from engine.control import Rank
+from engine.control import Actor, Rank
+from engine.core.errors import Unauthorized
 
 NOW = 1_790_000_000.0
 TABLES = {
@@ -108,3 +111,9 @@ def test_the_form_cannot_be_posted_from_elsewhere_or_lead_there(
     answer = client.post("/sign-in", data={"key": "wrong"})
     assert answer.headers["location"] == "/?refused=1"
     assert "set-cookie" not in answer.headers
+
+
+def test_a_viewer_cannot_send_prompts_with_our_key() -> None:
+    bob = Actor("bob", Rank.VIEWER)
+    with pytest.raises(Unauthorized, match="bob may look and not act"):
+        acts.converse(bob, Prompt("chat", "Hello"), [Exchange()])
