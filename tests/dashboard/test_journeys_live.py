@@ -178,7 +178,7 @@ def test_one_prompt_goes_to_both_models_side_by_side(page: Page, place: Place, u
         upstream.set(PRO, Fault(error="unavailable"))
         page.get_by_role("button", name="Send").click()
         expect(cards.first).to_contain_text("No answer", timeout=20_000)
-        expect(cards.first).to_contain_text("the model that was asked for could not answer")
+        expect(cards.first).to_contain_text("The model that was asked for could not answer")
         expect(cards.last).to_contain_text("Answered")
         cards.first.get_by_text("Its attempts").click()
         expect(page.locator(".sg-drawer")).to_contain_text("a test")
