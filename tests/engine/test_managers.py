@@ -860,14 +860,14 @@ def test_what_the_store_did_not_take_is_refused_and_recorded_as_refused(drive: M
         return page(records)
 
     recorder._pen._ledger.page = fail
-    connect = recorder._connect
+    connect = recorder._pen._connect
 
     def reconnect() -> Any:
         made = connect()
         recorder._pen._ledger.page = fail
         return made
 
-    recorder._connect = reconnect
+    recorder._pen._connect = reconnect
     with pytest.raises(StoreUnavailable) as caught:
         driver.generate("hello")
     assert caught.value.request_id
