@@ -22,6 +22,7 @@ from engine.core.effects import (
 from engine.core.errors import SwitchgearError
 from engine.core.messages import JSON, Call, Chunk, Completion, Reply, Request, Role
 from engine.core.outcomes import ProviderFailure
+from engine.deadlines import deadlines
 from engine.endings import LimitPassed, answer_limit, failed, succeeded
 from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import AsyncFeed, PassedTime, open_async_feed
@@ -309,7 +310,7 @@ async def _settle(flight: Flight, verdict: Verdict, ticket: Ticket) -> None:
     """Wait until a request is on record; what a caller has seen is never missing there."""
     if not ticket.done:
         committed = ticket.as_future()
-        clock = asyncio.get_running_loop().call_later(COMMIT_WITHIN, _enough, committed)
+        clock = deadlines().call_later(COMMIT_WITHIN, lambda: _enough(committed))
         try:
             with contextlib.suppress(SwitchgearError):
                 await committed

@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 from engine.async_manager import AsyncDualModelManager
 from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, SwitchgearError, UnknownManager
 from engine.core.messages import Account, Chunk, Role
+from engine.deadlines import deadlines
 from engine.gateway.access import ROLE_HEADER, Access
 from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
 from engine.ids import new_id
@@ -110,7 +111,7 @@ class ChatCompletions:
 
         watchers: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(WATCH_AFTER, lambda: watchers.append(loop.create_task(watch())))
+        timer = deadlines().call_later(WATCH_AFTER, lambda: watchers.append(loop.create_task(watch())))
         try:
             if asked.stream:
                 await _stream(manager, asked, send)

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from engine.core.messages import Limits
-from engine.core.outcomes import ProviderFailure
+from engine.deadlines import Timer, deadlines
 from engine.providers.base import Limit, timed_out
 
 _KEEP_ALIVE = 15.0
@@ -35,7 +35,19 @@ class Exchange:
         response: The response, once its headers came.
     """
 
-    __slots__ = ("_began", "_binding", "_connecting", "_scope", "_watched", "limits", "response", "reused")
+    __slots__ = (
+        "_began",
+        "_binding",
+        "_cancelling",
+        "_connecting",
+        "_struck",
+        "_task",
+        "_timer",
+        "_watched",
+        "limits",
+        "response",
+        "reused",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -43,7 +55,9 @@ class Exchange:
         self.response: aiohttp.ClientResponse | None = None
         self._began = asyncio.get_running_loop().time()
         self._connecting = False
-        self._scope: asyncio.Timeout | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timer: Timer | None = None
+        self._cancelling, self._struck = 0, False
         self._watched = self._binding = Limit.TOTAL
 
     def within(self, limit: Limit) -> AbstractAsyncContextManager[None]:
@@ -57,29 +71,40 @@ class Exchange:
     def connecting(self, busy: bool) -> None:
         """A connection is being made, because there is none to use again; or it stands now."""
         self.reused, self._connecting = False, busy
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(self._deadline())
+        if self._task is not None and not self._struck:
+            self._wind_up()
 
     def close(self) -> None:
         """Close the connection unless the answer was read to its end."""
         if self.response is not None:
             self.response.close()
 
-    async def enter(self, limit: Limit) -> asyncio.Timeout:
+    def enter(self, limit: Limit) -> None:
         """Begin a step; for `within`."""
-        self._watched = limit
-        scope = asyncio.timeout_at(self._deadline())
-        await scope.__aenter__()
-        self._scope = scope
-        return scope
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._watched, self._cancelling, self._struck = limit, self._task.cancelling(), False
+        self._wind_up()
 
-    def ran_out(self) -> ProviderFailure:
-        """The failure of the clock that has ended a step."""
-        return timed_out(self._binding, self._seconds(self._binding))
+    def leave(self, error: type[BaseException] | None) -> None:
+        """End a step; for `within`. As `asyncio.timeout` does, but our clocks cost a third of it."""
+        task, self._task = self._task, None
+        assert task is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._struck and task.uncancel() <= self._cancelling and error is asyncio.CancelledError:
+            raise timed_out(self._binding, self._seconds(self._binding)) from None
 
-    def left(self) -> None:
-        """The step is over."""
-        self._scope = None
+    def _wind_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = self._deadline()
+        self._timer = None if when is None else deadlines().call_at(when, self._strike)
+
+    def _strike(self) -> None:
+        assert self._task is not None
+        self._struck = True
+        self._task.cancel()
 
     def _deadline(self) -> float | None:
         """The loop time the current step must end by; `_binding` is the clock that says so."""
@@ -104,24 +129,18 @@ class Exchange:
 class _Step:
     """A step of an exchange under its clocks."""
 
-    __slots__ = ("_exchange", "_limit", "_scope")
+    __slots__ = ("_exchange", "_limit")
 
     def __init__(self, exchange: Exchange, limit: Limit) -> None:
         self._exchange, self._limit = exchange, limit
 
     async def __aenter__(self) -> None:
-        self._scope = await self._exchange.enter(self._limit)
+        self._exchange.enter(self._limit)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exchange.left()
-        try:
-            await self._scope.__aexit__(kind, error, trace)
-        except TimeoutError:
-            if not self._scope.expired():
-                raise
-            raise self._exchange.ran_out() from None
+        self._exchange.leave(kind)
 
 
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
