@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -37,17 +38,24 @@ class Access:
         """Read the keys from the environment variables that the configuration names."""
         return cls(tuple(config.api_keys()), tuple(config.operator_keys()), tuple(config.viewer_keys()))
 
-    def admit(self, authorization: str | None) -> None:
+    def admit(self, authorization: str | None, origin: str | None = None) -> None:
         """Let a caller of `/v1` in.
+
+        Without keys everybody on this machine may call, but not a page of another site through somebody's browser.
 
         Args:
             authorization: The header's value.
+            origin: The header's value, which every browser sends with a POST and no page can change.
 
         Raises:
-            Unauthorized: Keys are set and this is none of them.
+            Unauthorized: Keys are set and this is none of them; or there are none, and a foreign page calls.
         """
-        if self.callers and not _known(bearer(authorization), self.callers):
-            msg = "a key is required: send `Authorization: Bearer KEY` with one of this gateway's API keys"
+        if self.callers:
+            if not _known(bearer(authorization), self.callers):
+                msg = "a key is required: send `Authorization: Bearer KEY` with one of this gateway's API keys"
+                raise Unauthorized(msg)
+        elif origin is not None and _foreign(origin):
+            msg = f"a page of {origin} may not call a gateway without keys: set API keys (server.api_keys_env)"
             raise Unauthorized(msg)
 
     def choose(self, connection: HTTPConnection, wanted: str) -> Role:
@@ -100,6 +108,14 @@ def bearer(authorization: str | None) -> str:
 def _known(key: str, keys: Sequence[str]) -> bool:
     """Compare with every key in constant time, so that time tells nothing."""
     return any([hmac.compare_digest(key.encode(), known.encode()) for known in keys])  # noqa: C419 - all of them
+
+
+def _foreign(origin: str) -> bool:
+    """Whether a page comes from anywhere but this machine; one that hides it (`null`) does."""
+    try:
+        return not is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return True
 
 
 def _local(connection: HTTPConnection) -> bool:

@@ -87,7 +87,7 @@ class ChatCompletions:
         chosen = headers.get(ROLE)
         if chosen is not None:
             return self._access.choose(HTTPConnection(dict(scope)), chosen.decode("latin-1"))
-        self._access.admit(_latin(headers.get(b"authorization")))
+        self._access.admit(_latin(headers.get(b"authorization")), _latin(headers.get(b"origin")))
         return None
 
     def _manager(self, name: str) -> AsyncDualModelManager:

@@ -241,6 +241,19 @@ def test_keys_are_compared_in_constant_time_with_every_key(monkeypatch: pytest.M
     assert compared == [b"one", b"two", b"three"], "the first hit does not end the comparison"
 
 
+def test_without_keys_a_page_of_another_site_cannot_spend_money(gateway: Running, upstream: Upstream) -> None:
+    for origin in ("https://evil.example", "http://127.0.0.1.evil.example", "null", "http://[", ""):
+        answer = gateway.ask(headers={"origin": origin, "content-type": "text/plain"})
+        assert (answer.status_code, error_of(answer)["code"]) == (401, "unauthorized"), origin
+    assert upstream.seen() == []
+    for origin in ("http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443"):
+        assert gateway.ask(headers={"origin": origin}).ok, origin
+
+
+def test_with_keys_any_page_that_has_one_may_call(locked: Running) -> None:
+    assert locked.ask(headers={"origin": "https://ours.example", **_with("caller-key-1")}).ok
+
+
 def test_operators_act_viewers_look_and_others_do_neither(locked: Running) -> None:
     pin = {"role": "secondary", "reason": "test"}
     for headers in ({}, _with("caller-key-1"), _with("wrong")):
