@@ -1,4 +1,4 @@
-"""Stores with a day of history, written once a session, and pages that run on them."""
+"""Stores with a day of history, written when they are asked for, and pages that run on them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,31 @@ APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 PAGES = ("now", "incidents", "requests", "alerts", "deliveries", "control", "playground")
 
 
+FRESH_S = 120.0
+"""A history ends when it is written, and pages look at the last five minutes."""
+
+
+class Histories(dict[Moment, Path]):
+    """A configuration with its store for every moment, written anew when it has grown old; do not write to them."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self._factory = factory
+        self._written: dict[Moment, float] = {}
+
+    def __getitem__(self, moment: Moment) -> Path:
+        if time.monotonic() - self._written.get(moment, -FRESH_S) >= FRESH_S:
+            folder = self._factory.mktemp(moment)
+            self[moment] = write_config(folder)
+            write_history(folder / "switchgear.db", time.time_ns() // 1_000_000, moment, every_ms=12_000)
+            self._written[moment] = time.monotonic()
+        return super().__getitem__(moment)
+
+
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[Moment, Path]:
-    """A configuration with its store for every moment; do not write to them."""
-    found = {}
-    now_ms = time.time_ns() // 1_000_000
-    for moment in Moment:
-        folder = tmp_path_factory.mktemp(moment)
-        found[moment] = write_config(folder)
-        write_history(folder / "switchgear.db", now_ms, moment, every_ms=12_000)
-    return found
+    """Configurations by the moment of their history."""
+    return Histories(tmp_path_factory)
 
 
 @pytest.fixture
