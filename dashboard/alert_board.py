@@ -85,11 +85,11 @@ def explain(one: Row, face: Clockface) -> str:
         return "Its condition does not hold."
     if one.state == "pending":
         due = face.text(one.since_ms + one.rule.hold)
-        return f"Its condition holds since {face.text(one.since_ms)}; it fires at {due} if it holds for {hold}."
+        return f"Its condition has held since {face.text(one.since_ms)}; it fires at {due} if it holds for {hold}."
     if one.state == "watching":
-        return f"It fires since {face.text(one.since_ms)}, as it should: a service outside notices when it ceases to."
+        return f"Firing since {face.text(one.since_ms)}, as it should: a service outside notices when it ceases to."
     if one.state == "firing":
-        return f"It fires since {face.text(one.since_ms)}: its condition held for {hold} before that."
+        return f"Firing since {face.text(one.since_ms)}: its condition held for {hold} before that."
     return f"It was resolved at {face.text(one.since_ms)}."
 
 
