@@ -138,6 +138,11 @@ class Outcome:
         """Tokens of this attempt, `None` when it spent none that anybody knows of."""
         return self.completion.usage if self.completion is not None else self.usage
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the provider asked to wait, `None` when it did not ask."""
+        return None if self.failure is None else self.failure.retry_after
+
 
 @value
 class Tried:

@@ -26,8 +26,6 @@ from engine.core.effects import (
     Continuation,
     Effects,
     Emit,
-    Event,
-    ModelRefused,
     Outcome,
     PlanRequest,
     RequestMoved,
@@ -35,6 +33,7 @@ from engine.core.effects import (
     Verdict,
     Wait,
 )
+from engine.core.lessons import learn
 from engine.core.messages import Limits, Role
 from engine.core.outcomes import (
     RULES,
@@ -357,8 +356,9 @@ class _Life:
         board, verdict = self.board, self.verdict
         if not self.asked.chosen and (not verdict.tried or verdict.role is not line.role):
             line.budget.deposit(self.now)
-        probe = hop.cause is Cause.PROBE or (permit is not None and permit.probe)
-        if probe and line.role is Role.PRIMARY and hop.cause is Cause.PROBE:
+        probing = hop.cause is Cause.PROBE
+        probe = probing or (permit is not None and permit.probe)
+        if probing and line.role is Role.PRIMARY:
             board.probe_started(self.now, synthetic=self.asked.request.synthetic)
         limits, shortened = self._limits(line, probe=probe)
         attempt = Attempt(
@@ -392,7 +392,8 @@ class _Life:
         self.shown, self.resumable = self.shown or outcome.shown, outcome.resumable
         if outcome.delivered_tokens:
             self.hop_needs = self.needs.after(outcome.delivered_tokens)
-        for event in self._learn(line, hop, permit, attempt, outcome):
+        estimated = self.hop_needs.input_tokens
+        for event in learn(board, self.asked, attempt, outcome, permit, self.rng, probing=probing, estimated=estimated):
             yield Emit(event)
         return outcome
 
@@ -405,86 +406,6 @@ class _Life:
         longest = left if shortened else patience
         return Limits(min(clocks.connect, left), longest, longest, min(clocks.idle, left), left), shortened
 
-    def _learn(
-        self,
-        line: Line,
-        hop: Hop,
-        permit: Permit | None,
-        attempt: Attempt,
-        outcome: Outcome,
-    ) -> Sequence[Event]:
-        """Tell breaker, throttle and ramp what came of an attempt; returns what is worth recording."""
-        category, failure = outcome.category, outcome.failure
-        events: list[Event] = []
-        if self.asked.chosen:
-            self._heed(line, outcome)
-            return events
-        rule = RULES[category]
-        effect = self._effect(line, attempt, outcome)
-        judged = (outcome.ttft if self.asked.streamed else outcome.duration) if effect is Effect.OK else None
-        # What a call from before the last change of state found says nothing about now: neither here nor to the gate.
-        counts = permit is not None and line.breaker.counts(permit)
-        if permit is not None:
-            moved = line.breaker.report(
-                permit,
-                effect,
-                self.now,
-                self.rng(),
-                duration=judged,
-                request_id=self.asked.request.id,
-                votes=rule.votes or effect is Effect.OK,
-            )
-            events += [BreakerMoved(line.role, one) for one in moved]
-        retry_after = failure.retry_after if failure is not None else None
-        self._heed(line, outcome)
-        if category is Category.OK:
-            line.accept()
-            if outcome.completion is not None and not outcome.completion.usage.estimated:
-                line.calibration.learn(self.hop_needs.input_tokens, outcome.completion.usage.input_tokens)
-        elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
-            refused = line.refuse(category, self.now, retry_after)
-            events.append(ModelRefused(line.role, category, refused.until))
-        elif retry_after is not None and effect is Effect.FAILURE:
-            line.breaker.extend(self.now + retry_after, self.now)
-        if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL and counts:
-            self.board.sample(ok=effect is Effect.OK, now=self.now)
-            if effect is Effect.FAILURE and hop.cause is Cause.PROBE:
-                tripped = line.breaker.trip(self.now, self.rng(), "probe failed", self.asked.request.id)
-                events += [BreakerMoved(line.role, one) for one in tripped]
-        if self.asked.canary:
-            events += [BreakerMoved(line.role, one) for one in self._judge(line, category)]
-        return events
-
-    def _heed(self, line: Line, outcome: Outcome) -> None:
-        """Tell the throttle how the provider's limit stands, which is the same whoever asked."""
-        if outcome.category is Category.RATE_LIMITED:
-            retry_after = outcome.failure.retry_after if outcome.failure is not None else None
-            line.throttle.limited(self.now, retry_after, self.rng())
-        elif outcome.category is Category.OK:
-            line.throttle.sent_ok(self.now)
-
-    def _effect(self, line: Line, attempt: Attempt, outcome: Outcome) -> Effect:
-        """What an outcome means to the breaker."""
-        effect, canary = RULES[outcome.category].breaker, self.asked.canary
-        if outcome.past_deadline or (outcome.category is Category.TIMEOUT and attempt.shortened):
-            return Effect.NEUTRAL
-        if canary and effect is Effect.OK and self.board.drift.stands(line.role, self.now, but=canary) is not None:
-            return Effect.NEUTRAL  # another canary still fails, so this one does not make the model well again
-        return effect
-
-    def _judge(self, line: Line, category: Category) -> tuple[Transition, ...]:
-        """Take in what a canary found, unless it got no answer."""
-        if category not in (Category.OK, Category.SEMANTIC):
-            return ()
-        return self.board.judged(
-            line.role,
-            self.asked.canary,
-            passed=category is Category.OK,
-            now=self.now,
-            rand=self.rng(),
-            request_id=self.asked.request.id,
-        )
-
     def _again(self, line: Line, outcome: Outcome, tries: int) -> Effects[bool]:
         """Whether the same model is asked once more; waits out the backoff."""
         again = RULES[outcome.category].again
@@ -494,14 +415,13 @@ class _Life:
             return False  # the same model would begin again
         if again is Again.NEVER or spent or line.breaker.state not in _PASSING:
             return False
-        retry_after = outcome.failure.retry_after if outcome.failure is not None else None
         pause = full_jitter(self.policy.retry, tries, self.rng())
         if again is Again.AFTER_GATE:
             pause = max(0.0, (line.throttle.blocked_until(self.now) or self.now) - self.now)
             if pause > self.patience:
                 return False
-        elif retry_after is not None:
-            pause = max(pause, retry_after + 1.0)
+        elif outcome.retry_after is not None:
+            pause = max(pause, outcome.retry_after + 1.0)
         if self.now + pause >= self.asked.deadline or not line.budget.withdraw(self.now):
             return False
         if again is Again.BACKOFF:

@@ -56,7 +56,7 @@ class Refused:
         """What a failed attempt means for its model."""
         failure = outcome.failure
         category = outcome.category
-        retry_after = failure.retry_after if failure is not None else None
+        retry_after = outcome.retry_after
         final = outcome.past_deadline or category in (
             Category.CANCELLED,
             Category.INVALID_REQUEST,

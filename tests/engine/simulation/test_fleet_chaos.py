@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import engine.core.fleet as fleet_module
+import engine.core.lessons as lessons_module
 import engine.core.plan as plan_module
 import engine.fleet.rounds as rounds_module
 from engine.core.agreement import Document
@@ -228,7 +229,7 @@ def asks_models_that_cannot(patch: pytest.MonkeyPatch) -> None:
 
 def blames_a_model_for_its_limits(patch: pytest.MonkeyPatch) -> None:
     blame = replace(RULES[Category.RATE_LIMITED], breaker=Effect.FAILURE)
-    patch.setattr(plan_module, "RULES", {**RULES, Category.RATE_LIMITED: blame})
+    patch.setattr(lessons_module, "RULES", {**RULES, Category.RATE_LIMITED: blame})
 
 
 def never_passes_the_gate(patch: pytest.MonkeyPatch) -> None:
