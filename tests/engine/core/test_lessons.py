@@ -24,12 +24,15 @@ def ended(
     retry_after: float | None = None,
     past_deadline: bool = False,
     usage: Usage | None = None,
+    took: float = 1.0,
+    ttft: float | None = None,
 ) -> Outcome:
-    """An attempt that took a second."""
+    """An attempt's end, whose time does not matter unless it is given."""
     if category is Category.OK:
-        return Outcome(category, now, 1.0, completion=Completion("hi", FinishReason.STOP, usage or Usage(3, 1)))
+        answer = Completion("hi", FinishReason.STOP, usage or Usage(3, 1))
+        return Outcome(category, now, took, ttft=ttft, completion=answer)
     failure = ProviderFailure(category, retry_after=retry_after)
-    return Outcome(category, now, 1.0, failure=failure, past_deadline=past_deadline)
+    return Outcome(category, now, took, ttft=ttft, failure=failure, past_deadline=past_deadline)
 
 
 class Lesson:
@@ -56,6 +59,7 @@ class Lesson:
         canary: str = "",
         shortened: bool = False,
         probing: bool = False,
+        streamed: bool = False,
         **how: object,
     ) -> list[Event]:
         permit = permit or self.permit()
@@ -64,7 +68,7 @@ class Lesson:
         return list(
             learn(
                 self.board,
-                PlanRequest(request, streamed=False, deadline=self.now + 60.0, only=only, canary=canary),
+                PlanRequest(request, streamed=streamed, deadline=self.now + 60.0, only=only, canary=canary),
                 Attempt(1, self.line, Limits(1.0, 1.0, 1.0, 1.0, 1.0), shortened=shortened),
                 ended(category, self.now, **how),  # type: ignore[arg-type]
                 permit,
@@ -113,6 +117,18 @@ def test_a_shortened_time_excuses_nothing_else() -> None:
     lesson = Lesson()
     lesson.learn(Category.SERVER_ERROR, shortened=True)
     assert lesson.seen == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("category", "streamed", "slow"),
+    [(Category.OK, False, 1), (Category.OK, True, 0), (Category.SERVER_ERROR, False, 0)],
+)
+def test_a_stream_is_slow_by_its_first_token_and_a_failure_is_not_slow_too(
+    category: Category, streamed: bool, slow: int
+) -> None:
+    lesson = Lesson()
+    lesson.learn(category, streamed=streamed, took=POLICY.breaker.slow_call + 1.0, ttft=1.0)
+    assert lesson.line.breaker.snapshot(lesson.now).slow == slow
 
 
 @pytest.mark.parametrize("category", [Category.OK, Category.SERVER_ERROR])
