@@ -248,6 +248,13 @@ class Breaker:
         """When an open breaker lets a probe through, seconds; `None` in other states."""
         return self._timer.retry_at if self._state is BreakerState.OPEN else None
 
+    def shut(self, now: float) -> bool:
+        """Whether `ask` is sure to deny, because of a force or a wait that is not over."""
+        if self._state is BreakerState.OPEN:
+            retry_at = self._timer.retry_at
+            return retry_at is not None and now < retry_at
+        return self._state is BreakerState.FORCED_OPEN
+
     def ask(self, now: float, rand: float) -> tuple[Permit | Denied, tuple[Transition, ...]]:
         """Ask to make a call.
 

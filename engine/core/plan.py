@@ -10,16 +10,20 @@
 Drivers run it under the manager's lock (it never blocks) and do the I/O between two yields, so the threaded
 manager, the asynchronous one, the simulation and the backtest all decide by these very lines. Closing the
 generator at any point gives back what it holds: a breaker's permit, a send slot not used yet.
+
+The story is told here; what it decides by stands elsewhere: whether a model can take the request at all in
+`admission`, whether the request may go on to the other one in `failover`, what an outcome teaches in `lessons`, and
+the error at the end in `refusal`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from engine.core.admission import barred, lacking
 from engine.core.backoff import full_jitter
 from engine.core.breaker import BreakerState, Denied, Permit, Transition
-from engine.core.capability import Lack, lack, needs_of
-from engine.core.drift import RECHECK_EVERY
+from engine.core.capability import needs_of
 from engine.core.effects import (
     Attempt,
     BreakerMoved,
@@ -33,31 +37,17 @@ from engine.core.effects import (
     Verdict,
     Wait,
 )
+from engine.core.failover import PASSING, may_move, may_spill
 from engine.core.lessons import learn
 from engine.core.messages import Limits, Role
-from engine.core.outcomes import (
-    RULES,
-    Again,
-    Category,
-    Cause,
-    Effect,
-    Move,
-)
-from engine.core.policy import (
-    OnAuthError,
-    OnBrokenStream,
-    OnContentFilter,
-    OnRateLimit,
-    WhenBothOpen,
-)
+from engine.core.outcomes import RULES, Again, Category, Cause, Effect
+from engine.core.policy import WhenBothOpen
 from engine.core.refusal import Refused, error_of
 from engine.core.switchboard import Hop, Line, Switchboard
 from engine.core.throttle import Slot
 
 TIE = 0.001
 """Seconds; a model's fair time that ends with the caller's deadline is cut by the deadline in any case."""
-
-_PASSING = (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
 
 
 def plan(
@@ -93,13 +83,7 @@ class _Life:
         "verdict", "waited", "why",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        asked: PlanRequest,
-        board: Switchboard,
-        rng: Callable[[], float],
-        now: float,
-    ) -> None:
+    def __init__(self, asked: PlanRequest, board: Switchboard, rng: Callable[[], float], now: float) -> None:
         self.asked, self.board, self.rng, self.now = asked, board, rng, now
         self.policy = board.policy
         self.needs = self.hop_needs = needs_of(asked.request)
@@ -121,8 +105,9 @@ class _Life:
             board.spill.seen(self.now)
         answered = yield from (self._alone() if self.asked.chosen else self._routed())
         if not answered:
-            refusals = [self._told(refused) for refused in self.refusals]
-            self.verdict.error = error_of(refusals, self.verdict, self.asked, self.now, broken=self.shown)
+            self.verdict.error = error_of(
+                self.refusals, self.verdict, self.asked, board.lines, self.now, broken=self.shown
+            )
         return self.verdict
 
     def _routed(self) -> Effects[bool]:
@@ -133,60 +118,37 @@ class _Life:
         else:
             hops = board.route(request.session or request.id, self.now)
         for index, hop in enumerate(hops):
-            if index and not self._may_move():
+            if index and not self._may_move(hop):
                 break
-            other = hops[index + 1] if index + 1 < len(hops) else None
-            if (yield from self._hop(hop, other)):
+            if (yield from self._hop(hop)):
                 return True
         anyway = self.policy.when_both_open is WhenBothOpen.TRY_ANYWAY and self.asked.only is None
         return anyway and not self.verdict.tried and (yield from self._try_anyway(hops))
 
-    def _told(self, refused: Refused) -> Refused:
-        """A refusal over a limit with the time at which this caller should come back."""
-        line = self.board.lines[refused.role]
-        if refused.category is Category.RATE_LIMITED:
-            return refused.until(line.throttle.come_back(self.now))
-        exhausted = line.unavailable(self.now) if refused.category is Category.QUOTA_EXHAUSTED else None
-        return refused if exhausted is None else refused.until(exhausted.until)
-
-    def _may_move(self) -> bool:
+    def _may_move(self, hop: Hop) -> bool:
         """Whether the refusal just met lets the request go to the other model."""
-        last = self.refusals[-1]
-        if self.now >= self.asked.deadline or last.final:
-            return False
-        if last.role is not self.verdict.active and last.category is not Category.CONTENT_FILTER and not self.shown:
-            return True
-        if self.shown:
-            routed = last.category is not Category.CONTENT_FILTER or self._routes_filtered()
-            return routed and self.resumable and self.policy.on_broken_stream is OnBrokenStream.CONTINUE
-        if last.category is None:
-            return True
-        rule = RULES[last.category]
-        if rule.move is not Move.BY_POLICY:
-            return rule.move is Move.YES
-        if last.category is Category.AUTH:
-            return self.policy.on_auth_error is OnAuthError.ROUTE
-        if last.category is Category.CONTENT_FILTER:
-            return self._routes_filtered()
-        return last.may_spill
+        board, last = self.board, self.refusals[-1]
+        from_active = last.role is self.verdict.active
+        limited = from_active and last.category is Category.RATE_LIMITED
+        spills = limited and may_spill(board, board.lines[hop.role], self.hop_needs, self.now, self.asked.canary)
+        return self.now < self.asked.deadline and may_move(
+            last, self.policy, from_active=from_active, shown=self.shown, resumable=self.resumable, spills=spills
+        )
 
-    def _routes_filtered(self) -> bool:
-        return self.policy.on_content_filter is OnContentFilter.ROUTE
-
-    def _hop(self, hop: Hop, other: Hop | None) -> Effects[bool]:
+    def _hop(self, hop: Hop) -> Effects[bool]:
         """Try one model, with its retries. True when the request is over."""
         line = self.board.lines[hop.role]
-        refused = self._cannot(line)
+        refused = barred(self.board, line, self.hop_needs, self.now, self.asked.canary)
         if refused is not None:
             self._refuse(refused)
             return False
         tries = 0
         continuation = self._continuation(line)
         while True:
-            slot, shut = None, self._shut(line)
+            slot, shut = None, line.breaker.shut(self.now)
             free = not shut and line.throttle.take(self.now)
             if not shut and not free:
-                slot = yield from self._slot(line, other)
+                slot = yield from self._slot(line)
                 if slot is None:
                     return False
             answer, moved = line.breaker.ask(self.now, self.rng())
@@ -201,17 +163,11 @@ class _Life:
                 yield from self._tell(line, hop, moved, answer, slot, free=free)
             tries += 1
             outcome = yield from self._attempt(line, hop, answer, continuation)
-            if outcome.category is Category.OK:
-                self._answered(hop)
-                return True
-            refused = Refused.after(hop.role, outcome)
             if continuation is Continuation.PREFILL and outcome.category is Category.INVALID_REQUEST:
                 continuation = Continuation.HISTORY
                 continue
-            again = yield from self._again(line, outcome, tries)
-            if not again:
-                self._refuse(self._spilling(refused, other))
-                return False
+            if outcome.category is Category.OK or not (yield from self._again(line, outcome, tries)):
+                return self._ended(hop, outcome)
 
     def _alone(self) -> Effects[bool]:
         """Try the model that an operator chose, once. Only its rate limit and a breaker forced open are heeded."""
@@ -220,26 +176,16 @@ class _Life:
         line = self.board.lines[hop.role]
         if hop.role is not self.verdict.active:
             self.verdict.cause = hop.cause
-        refused = self._lacking(line)
+        refused = lacking(line, self.needs)
         if refused is None and line.breaker.state is BreakerState.FORCED_OPEN:
             reason, ends = f"the breaker of {line.model.name} is forced open", self.board.force_ends(hop.role)
             refused = Refused(hop.role, Cause.BREAKER_OPEN, retry_at=ends, reason=reason)
         if refused is not None:
             self._refuse(refused)
             return False
-        if (yield from self._slot(line, None)) is None:
+        if (yield from self._slot(line)) is None:
             return False
-        outcome = yield from self._attempt(line, hop, None, None)
-        if outcome.category is Category.OK:
-            self._answered(hop)
-            return True
-        self._refuse(Refused.after(hop.role, outcome))
-        return False
-
-    def _shut(self, line: Line) -> bool:
-        """Whether the breaker is sure to deny, so that waiting for a send slot would be for nothing."""
-        retry_at = line.breaker.retry_at
-        return line.breaker.state is BreakerState.FORCED_OPEN or (retry_at is not None and self.now < retry_at)
+        return self._ended(hop, (yield from self._attempt(line, hop, None, None)))
 
     def _continuation(self, line: Line) -> Continuation | None:
         if not self.shown:
@@ -248,52 +194,15 @@ class _Life:
 
     # -- before an attempt -------------------------------------------------------------------------------------
 
-    def _lacking(self, line: Line) -> Refused | None:
-        """What the request needs and this model does not have."""
-        missing: Lack | None = lack(self.hop_needs, line.model, line.calibration.ratio)
-        if missing is None:
-            return None
-        only_length = missing.too_long and not missing.features
-        cause = Cause.CONTEXT_LENGTH if only_length else Cause.CAPABILITY
-        return Refused(line.role, cause, reason=missing.reason, missing=missing.features)
-
-    def _cannot(self, line: Line) -> Refused | None:
-        """Why this model cannot take the request at all, known without asking it."""
-        missing = self._lacking(line)
-        if missing is not None:
-            return missing
-        refused = line.unavailable(self.now)
-        if refused is not None:
-            reason = f"{line.model.name}: {refused.category.replace('_', ' ')}"
-            return Refused(
-                line.role,
-                Cause(refused.category),
-                retry_at=refused.until,
-                reason=reason,
-            )
-        canary = None if self.asked.canary else self.board.drifted(line.role, self.now)
-        if canary is not None:
-            retry_at = line.breaker.retry_at or self.now + RECHECK_EVERY
-            reason = f"{line.model.name} fails the canary {canary}"
-            return Refused(line.role, Cause.CANARY, retry_at=retry_at, reason=reason)
-        return None
-
-    def _slot(self, line: Line, other: Hop | None) -> Effects[Slot | None]:
+    def _slot(self, line: Line) -> Effects[Slot | None]:
         """Wait for the model's send slot within `rate_limit_wait`; `None` after noting why there is none."""
         while True:
             latest = min(self.now + self.patience, self.asked.deadline)
             slot = line.throttle.reserve(self.now, latest)
             if not isinstance(slot, Slot):
                 reason = f"{line.model.name} is over its rate limit"
-                refused = Refused(
-                    line.role,
-                    Cause.RATE_LIMITED,
-                    Category.RATE_LIMITED,
-                    slot.retry_at,
-                    reason,
-                    shed=True,
-                )
-                self._refuse(self._spilling(refused, other))
+                cause, category = Cause.RATE_LIMITED, Category.RATE_LIMITED
+                self._refuse(Refused(line.role, cause, category, slot.retry_at, reason, shed=True))
                 return None
             if slot.at > self.now:
                 before = self.now
@@ -306,53 +215,27 @@ class _Life:
             if line.throttle.confirm(slot, self.now):
                 return slot
 
-    def _spilling(self, refused: Refused, other: Hop | None) -> Refused:
-        """Decide by `on_rate_limit` whether demand over a limit may go to the other model."""
-        if refused.category is not Category.RATE_LIMITED or other is None or refused.role is not self.verdict.active:
-            return refused
-        if self.policy.on_rate_limit is OnRateLimit.FAILOVER:
-            return refused.spilled()
-        if self.policy.on_rate_limit is OnRateLimit.SHED or not self._takes_spill(self.board.lines[other.role]):
-            return refused
-        return refused.spilled() if self.board.spill.take(self.now, self.board.instances) else refused
-
-    def _takes_spill(self, line: Line) -> bool:
-        """Whether the other model could serve a spilled request right now, so that none of the share is wasted."""
-        blocked = line.throttle.blocked_until(self.now)
-        return (
-            line.breaker.state in _PASSING and (blocked is None or blocked <= self.now) and self._cannot(line) is None
-        )
-
     def _try_anyway(self, hops: tuple[Hop, ...]) -> Effects[bool]:
         """Both breakers are open and the policy prefers a doubtful answer: one attempt, drawn on the retry budget."""
-        denied = [refused for refused in self.refusals if refused.cause in (Cause.BREAKER_OPEN, Cause.CANARY)]
+        denied = [refused.role for refused in self.refusals if refused.cause in (Cause.BREAKER_OPEN, Cause.CANARY)]
         for hop in hops:
             line = self.board.lines[hop.role]
-            if line.breaker.state is BreakerState.FORCED_OPEN or not any(one.role is hop.role for one in denied):
+            forced = line.breaker.state is BreakerState.FORCED_OPEN
+            if forced or hop.role not in denied or not line.budget.withdraw(self.now):
                 continue
-            if not line.budget.withdraw(self.now):
-                continue
-            slot = yield from self._slot(line, None)
+            slot = yield from self._slot(line)
             if slot is None:
                 continue
             yield from self._tell(line, hop, (), None, slot, free=False)
-            outcome = yield from self._attempt(line, hop, None, None)
-            if outcome.category is Category.OK:
-                self._answered(hop)
-                return True
-            self._refuse(Refused.after(hop.role, outcome))
-            return False
+            return self._ended(hop, (yield from self._attempt(line, hop, None, None)))
         return False
 
     # -- an attempt and what follows ---------------------------------------------------------------------------
 
     def _attempt(
-        self,
-        line: Line,
-        hop: Hop,
-        permit: Permit | None,
-        continuation: Continuation | None,
+        self, line: Line, hop: Hop, permit: Permit | None, continuation: Continuation | None
     ) -> Effects[Outcome]:
+        """Ask a model once and take in what came of it; a permit goes back whatever happens."""
         board, verdict = self.board, self.verdict
         if not self.asked.chosen and (not verdict.tried or verdict.role is not line.role):
             line.budget.deposit(self.now)
@@ -376,14 +259,7 @@ class _Life:
         try:
             outcome = yield attempt
         except BaseException:
-            if permit is not None:
-                line.breaker.report(
-                    permit,
-                    Effect.NEUTRAL,
-                    self.now,
-                    self.rng(),
-                    request_id=self.asked.request.id,
-                )
+            self._return(line, permit)
             raise
         assert isinstance(outcome, Outcome)
         self.now = outcome.now
@@ -413,7 +289,7 @@ class _Life:
         spent = tries >= self.policy.retry.attempts or probe or outcome.past_deadline
         if self.shown and self.verdict.tried[-1].attempt.continuation is None:
             return False  # the same model would begin again
-        if again is Again.NEVER or spent or line.breaker.state not in _PASSING:
+        if again is Again.NEVER or spent or line.breaker.state not in PASSING:
             return False
         pause = full_jitter(self.policy.retry, tries, self.rng())
         if again is Again.AFTER_GATE:
@@ -454,8 +330,7 @@ class _Life:
                 yield Emit(RequestMoved(self.verdict.active, hop.role, why, {"reason": last.reason}))
         except BaseException:
             self._unsend(line, slot, free=free)
-            if permit is not None:
-                line.breaker.report(permit, Effect.NEUTRAL, self.now, self.rng(), request_id=self.asked.request.id)
+            self._return(line, permit)
             raise
 
     def _leaving(self, hop: Hop) -> Cause | None:
@@ -470,8 +345,17 @@ class _Life:
         elif free:
             line.throttle.give_back(self.now)
 
-    def _answered(self, hop: Hop) -> None:
-        verdict = self.verdict
-        verdict.completion = verdict.tried[-1].outcome.completion
-        if hop.role is not verdict.active:
-            verdict.cause = hop.cause or self.why
+    def _return(self, line: Line, permit: Permit | None) -> None:
+        """Give back a permit without having found anything out."""
+        if permit is not None:
+            line.breaker.report(permit, Effect.NEUTRAL, self.now, self.rng(), request_id=self.asked.request.id)
+
+    def _ended(self, hop: Hop, outcome: Outcome) -> bool:
+        """Note how a model's last attempt ended. True when it is the answer."""
+        if outcome.category is not Category.OK:
+            self._refuse(Refused.after(hop.role, outcome))
+            return False
+        self.verdict.completion = outcome.completion
+        if hop.role is not self.verdict.active:
+            self.verdict.cause = hop.cause or self.why
+        return True

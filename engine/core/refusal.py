@@ -6,7 +6,7 @@ model merely failed at never masks that failure, and whatever can be waited out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PlanRequest,
         Verdict,
     )
+    from engine.core.switchboard import Line
 
 LEAST_RETRY_AFTER = 1.0
 """Seconds; a Retry-After below a second is rounded up, since its header counts whole seconds."""
@@ -37,7 +38,6 @@ class Refused:
         reason: In words, without prompts or keys.
         missing: Capabilities it lacks.
         shed: True when our own limit turned the request away.
-        may_spill: True when demand over its limit may go to the other model.
         final: True when no other model may be asked.
     """
 
@@ -48,7 +48,6 @@ class Refused:
     reason: str = ""
     missing: tuple[str, ...] = ()
     shed: bool = False
-    may_spill: bool = False
     final: bool = False
 
     @classmethod
@@ -74,10 +73,6 @@ class Refused:
         """The same, not to be asked again before a later time."""
         return replace(self, retry_at=max(self.retry_at or retry_at, retry_at))
 
-    def spilled(self) -> Refused:
-        """The same, with leave to go to the other model."""
-        return replace(self, may_spill=True)
-
 
 _CAUSES = frozenset(cause.value for cause in Cause)
 
@@ -102,6 +97,7 @@ def error_of(
     refusals: Sequence[Refused],
     verdict: Verdict,
     asked: PlanRequest,
+    lines: Mapping[Role, Line],
     now: float,
     *,
     broken: bool,
@@ -112,12 +108,14 @@ def error_of(
         refusals: Why each model did not answer, in order.
         verdict: What was tried; `shed` is set on it when our own limit turned the request away.
         asked: The request.
+        lines: The models, which say when somebody who is over a limit should come back.
         now: Monotonic seconds.
         broken: True when part of an answer has reached the caller.
 
     Returns:
         The error, with the request's id and, where it helps, a true `retry_after`.
     """
+    refusals = [_timed(refused, lines[refused.role], now) for refused in refusals]
     chosen = _telling(refusals)
     past_deadline = now >= asked.deadline or any(tried.outcome.past_deadline for tried in verdict.tried)
     kind = _kind(chosen, refusals, past_deadline=past_deadline, broken=broken)
@@ -159,6 +157,14 @@ _ALONE: dict[type[errors.SwitchgearError], str] = {
     errors.NoCapableModel: "the model that was asked for cannot do what the request needs",
     errors.Overloaded: "the model that was asked for takes no requests now",
 }
+
+
+def _timed(refused: Refused, line: Line, now: float) -> Refused:
+    """A refusal over a limit with the time at which this caller should come back."""
+    if refused.category is Category.RATE_LIMITED:
+        return refused.until(line.throttle.come_back(now))
+    exhausted = line.unavailable(now) if refused.category is Category.QUOTA_EXHAUSTED else None
+    return refused if exhausted is None else refused.until(exhausted.until)
 
 
 def _sentence(refused: Refused) -> str:

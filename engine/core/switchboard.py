@@ -366,12 +366,9 @@ class Switchboard:
     def askable(self, role: Role, now: float) -> bool:
         """Whether a canary could be asked of a model now; while its breaker waits nobody asks it anything."""
         line = self.lines[role]
-        state, retry_at = line.breaker.state, line.breaker.retry_at
-        if state is BreakerState.FORCED_OPEN or (retry_at is not None and now < retry_at):
+        if line.breaker.shut(now) or line.unavailable(now) is not None:
             return False
-        if line.unavailable(now) is not None:
-            return False
-        probing = state is BreakerState.HALF_OPEN
+        probing = line.breaker.state is BreakerState.HALF_OPEN
         return not probing or line.breaker.snapshot(now).outstanding < self.policy.breaker.probes
 
     def judged(

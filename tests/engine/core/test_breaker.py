@@ -216,6 +216,15 @@ def test_open_stays_open_until_somebody_asks_but_says_that_a_probe_is_due() -> N
     assert subject.snapshot(20.0).state is OPEN
 
 
+@pytest.mark.parametrize("now", [14.9, 15.0])
+@pytest.mark.parametrize("state", BreakerState)
+def test_shut_is_what_denies_whoever_else_is_out(state: BreakerState, now: float) -> None:
+    subject = in_state(state)
+    shut = subject.shut(now)
+    answer, _ = subject.ask(now, 0.0)
+    assert shut is isinstance(answer, Denied) is (state is FORCED_OPEN or (state is OPEN and now < 15.0))
+
+
 def test_waits_double_up_to_the_maximum_with_every_reopen() -> None:
     subject = opened(open_for=10.0, open_max=60.0)
     waits, now = [10.0], 0.0

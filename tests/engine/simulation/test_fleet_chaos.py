@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+import engine.core.admission as admission_module
 import engine.core.fleet as fleet_module
 import engine.core.lessons as lessons_module
-import engine.core.plan as plan_module
 import engine.fleet.rounds as rounds_module
 from engine.core.agreement import Document
 from engine.core.breaker import Breaker
@@ -206,7 +206,7 @@ def asks_open_breakers(patch: pytest.MonkeyPatch) -> None:
         return ask(breaker, now, rand)
 
     patch.setattr(Breaker, "ask", wrong)
-    patch.setattr(plan_module._Life, "_shut", lambda life, line: False)
+    patch.setattr(Breaker, "shut", lambda breaker, now: False)
 
 
 def retries_without_a_budget(patch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def lands_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def asks_models_that_cannot(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plan_module, "lack", lambda needs, model, ratio: None)
+    patch.setattr(admission_module, "lack", lambda needs, model, ratio: None)
 
 
 def blames_a_model_for_its_limits(patch: pytest.MonkeyPatch) -> None:
