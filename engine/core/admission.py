@@ -23,7 +23,7 @@ def lacking(line: Line, needs: Needs) -> Refused | None:
     return Refused(line.role, cause, reason=missing.reason, missing=missing.features)
 
 
-def barred(board: Switchboard, line: Line, needs: Needs, now: float, canary: str) -> Refused | None:
+def barred(board: Switchboard, line: Line, needs: Needs, now: float, canary: str = "") -> Refused | None:
     """Why a model cannot take a request at all.
 
     Args:
@@ -31,7 +31,7 @@ def barred(board: Switchboard, line: Line, needs: Needs, now: float, canary: str
         line: The model.
         needs: What the request needs of it.
         now: Monotonic seconds.
-        canary: The canary's name when the request is one, which a failing canary does not stop; else empty.
+        canary: The canary's name when the request is one, which a failing canary does not stop.
 
     Returns:
         The refusal, with the time at which asking again makes sense where one is known; `None` when it can take it.

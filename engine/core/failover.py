@@ -51,7 +51,7 @@ def may_move(
     return policy.on_auth_error is OnAuthError.ROUTE if category is Category.AUTH else spills
 
 
-def may_spill(board: Switchboard, other: Line, needs: Needs, now: float, canary: str) -> bool:
+def may_spill(board: Switchboard, other: Line, needs: Needs, now: float) -> bool:
     """Whether demand over the active model's limit has leave to go; under `spill` it is counted when it has.
 
     Args:
@@ -59,13 +59,12 @@ def may_spill(board: Switchboard, other: Line, needs: Needs, now: float, canary:
         other: The other model.
         needs: What the request needs.
         now: Monotonic seconds.
-        canary: As for `admission.barred`.
     """
     if board.policy.on_rate_limit is not OnRateLimit.SPILL:
         return board.policy.on_rate_limit is OnRateLimit.FAILOVER
     ready = (
         other.throttle.blocked_until(now) is None
         and other.breaker.state in PASSING
-        and barred(board, other, needs, now, canary) is None
+        and barred(board, other, needs, now) is None
     )
     return ready and board.spill.take(now, board.instances)

@@ -130,7 +130,7 @@ class _Life:
         board, last = self.board, self.refusals[-1]
         from_active = last.role is self.verdict.active
         limited = from_active and last.category is Category.RATE_LIMITED
-        spills = limited and may_spill(board, board.lines[hop.role], self.hop_needs, self.now, self.asked.canary)
+        spills = limited and may_spill(board, board.lines[hop.role], self.hop_needs, self.now)
         return self.now < self.asked.deadline and may_move(
             last, self.policy, from_active=from_active, shown=self.shown, resumable=self.resumable, spills=spills
         )

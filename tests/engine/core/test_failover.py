@@ -86,7 +86,7 @@ def test_text_that_was_shown_is_continued_or_nothing(category: Category | None, 
 
 
 def spills(board: Switchboard, now: float = 1.0) -> bool:
-    return may_spill(board, board.lines[Role.SECONDARY], HELLO, now, "")
+    return may_spill(board, board.lines[Role.SECONDARY], HELLO, now)
 
 
 @pytest.mark.parametrize(("how", "leave"), [(OnRateLimit.SHED, False), (OnRateLimit.FAILOVER, True)])
