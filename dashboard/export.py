@@ -9,7 +9,7 @@ from dashboard import wording
 from dashboard.casefile import ENDINGS, CaseFile, before_during_after
 from dashboard.happenings import Happening
 from dashboard.markup import tag
-from dashboard.timeline import quieten, sentence
+from dashboard.timeline import evidence_numbers, evidence_requests, evidence_votes, quieten, sentence
 from dashboard.times import Clockface, about, iso, number, percent, utc
 
 
@@ -20,7 +20,7 @@ def facts(case: CaseFile, face: Clockface) -> list[tuple[str, str]]:
         ("Manager", incident.manager),
         ("Began", utc(incident.start_ms)),
         ("Ended", utc(incident.end_ms) if incident.end_ms is not None else "not yet"),
-        ("Lasted", about(incident.duration_ms(face.now_ms) / 1000)),
+        ("Lasted" if incident.end_ms is not None else "So far", about(incident.duration_ms(face.now_ms) / 1000)),
         ("Cause", advice.label),
         ("Who can fix it", str(advice.owner)),
         ("What to do", advice.next),
@@ -45,7 +45,7 @@ def markdown(case: CaseFile, face: Clockface) -> str:
         lines += [f"| {_cell(wording.advice(word).label)} | {count} |" for word, count in case.harm.categories]
     if case.evidence is not None:
         lines += ["", "## What tripped it", "", _cell(sentence(case.evidence)), ""]
-        lines += [f"- {_cell(name)}: {_cell(str(value))}" for name, value in _evidence(case.evidence)]
+        lines += [f"- {_cell(name)}: {_cell(value)}" for name, value in _evidence(case.evidence, face)]
     lines += ["", "## Timeline (UTC)", ""]
     lines += [f"- `{utc(one.ts_ms)}` {_cell(sentence(one))}{_times(times)}" for one, times in quieten(case.timeline)]
     return "\n".join(lines) + "\n"
@@ -62,8 +62,10 @@ def html(case: CaseFile, face: Clockface) -> str:
         tag("li", tag("time", utc(one.ts_ms), datetime=iso(one.ts_ms)), " ", sentence(one), _times(times))
         for one, times in quieten(case.timeline)
     ]
+    tripped = case.evidence
     evidence = [
-        tag("tr", tag("th", name, scope="row"), tag("td", str(value))) for name, value in _evidence(case.evidence)
+        tag("tr", tag("th", name, scope="row"), tag("td", value))
+        for name, value in (_evidence(tripped, face) if tripped is not None else ())
     ]
     body = tag(
         "body",
@@ -71,7 +73,8 @@ def html(case: CaseFile, face: Clockface) -> str:
         tag("table", *rows),
         tag("h2", "What failed") if failed else None,
         tag("table", *failed) if failed else None,
-        tag("h2", "What tripped it") if evidence else None,
+        tag("h2", "What tripped it") if tripped is not None else None,
+        tag("p", sentence(tripped)) if tripped is not None else None,
         tag("table", *evidence) if evidence else None,
         tag("h2", "Timeline (UTC)"),
         tag("ol", *events),
@@ -108,8 +111,12 @@ def _title(case: CaseFile) -> str:
     return f"Incident on {case.incident.manager}, {utc(case.incident.start_ms)}: {wording.advice(case.cause).label}"
 
 
-def _evidence(one: Happening | None) -> list[tuple[str, Any]]:
-    return [(key.replace("_", " "), value) for key, value in one.evidence.items()] if one is not None else []
+def _evidence(one: Happening, face: Clockface) -> list[tuple[str, str]]:
+    found = evidence_numbers(one, face)
+    for name, several in (("Votes", evidence_votes(one)), ("Requests", evidence_requests(one))):
+        if several:
+            found.append((name, ", ".join(several)))
+    return found
 
 
 def _times(times: int) -> str:

@@ -149,22 +149,12 @@ def evidence_table(one: Happening, face: Clockface, request_href: str) -> Html:
         face: The viewer's clock.
         request_href: Address of a request without its id.
     """
-    rows = [
-        div("", tag("dt", NAMES.get(key, key.replace("_", " ").capitalize())), tag("dd", _value(key, value, face)))
-        for key, value in one.evidence.items()
-        if key not in HIDDEN and value is not None and not isinstance(value, dict | list)
-    ]
-    ids = one.evidence.get("request_ids") or ()
+    rows = [div("", tag("dt", name), tag("dd", value)) for name, value in evidence_numbers(one, face)]
     links = [
-        link(request_href + str(found), span("sg-mono", str(found)[-12:]), cls="sg-link", title=str(found))
-        for found in ids
+        link(request_href + found, span("sg-mono", found[-12:]), cls="sg-link", title=found)
+        for found in evidence_requests(one)
     ]
-    votes = one.evidence.get("votes")
-    votes = votes if isinstance(votes, dict) else {}
-    said = [
-        div("sg-note", f"{who}: {vote.get('verdict')} ({vote.get('failures')} of {vote.get('samples')} failed)")
-        for who, vote in votes.items()
-    ]
+    said = [div("sg-note", vote) for vote in evidence_votes(one)]
     return join(
         tag("p", sentence(one), cls="sg-evidence-lead"),
         tag("dl", *rows, cls="sg-pairs") if rows else None,
@@ -173,7 +163,30 @@ def evidence_table(one: Happening, face: Clockface, request_href: str) -> Html:
     )
 
 
-def _value(key: str, value: Any, face: Clockface) -> Child:
+def evidence_numbers(one: Happening, face: Clockface) -> list[tuple[str, str]]:
+    """The numbers that justified an event, named and written for people."""
+    return [
+        (NAMES.get(key, key.replace("_", " ").capitalize()), _value(key, value, face))
+        for key, value in one.evidence.items()
+        if key not in HIDDEN and value is not None and not isinstance(value, dict | list)
+    ]
+
+
+def evidence_requests(one: Happening) -> list[str]:
+    """Ids of the requests an event rests on, each once however many of its attempts count."""
+    return list(dict.fromkeys(str(found) for found in one.evidence.get("request_ids") or ()))
+
+
+def evidence_votes(one: Happening) -> list[str]:
+    """What each host said, a line a host."""
+    votes = one.evidence.get("votes")
+    return [
+        f"{who}: {vote.get('verdict')} ({vote.get('failures')} of {vote.get('samples')} failed)"
+        for who, vote in (votes.items() if isinstance(votes, dict) else ())
+    ]
+
+
+def _value(key: str, value: Any, face: Clockface) -> str:
     if key in RATES and isinstance(value, int | float) and value <= 1:
         return percent(float(value))
     if key == "retry_in" and isinstance(value, int | float):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from history import Moment
 
 from dashboard import export
 from dashboard.casefile import CaseFile, read_case, read_incidents, read_lines
+from dashboard.timeline import sentence
 from dashboard.times import Clockface
 from engine.incidents import Ending
 from engine.store import Store
@@ -55,6 +58,20 @@ def test_markdown_has_facts_evidence_and_timeline(case: CaseFile, face: Clockfac
         "Active model moved",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("form", [export.markdown, export.html], ids=["markdown", "html"])
+def test_evidence_is_written_for_people(
+    case: CaseFile, face: Clockface, form: Callable[[CaseFile, Clockface], str]
+) -> None:
+    assert case.evidence is not None
+    text = form(case, face)
+    assert sentence(case.evidence) in text.replace("\\", "")
+    assert "Wait before a probe" in text
+    assert "['" not in text
+    assert not re.search(r"\d\.\d{5}", text)
+    for request in case.evidence.evidence["request_ids"]:
+        assert text.count(request) == 1
 
 
 def test_html_stands_alone_and_runs_nothing(case: CaseFile, face: Clockface) -> None:
