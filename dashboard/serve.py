@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def command(config: Config, port: int | None = None) -> list[str]:
 
 
 def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted or told to end, which is no failure: uvicorn sends itself the signal again afterwards."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     os.environ.update(environment(config, demo=demo))
     from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
 

@@ -30,6 +30,15 @@ def test_it_serves_and_ends_with_0_when_told_to_stop(place: Place, number: signa
     assert not listens(place.port)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_dashboard_alone_ends_with_0_when_told_to_stop(place: Place, number: signal.Signals) -> None:
+    with running("dashboard", "--config", str(place.path)) as process:
+        process.wait_for(lambda: listens(place.page_port), "listened")
+        assert process.stop(number) == 0
+        assert "Traceback" not in process.said
+    assert not listens(place.page_port)
+
+
 def test_a_stream_that_is_open_is_finished_before_it_stops(place: Place) -> None:
     body = {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "tell me a long story"}]}
     request = urllib.request.Request(
