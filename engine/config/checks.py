@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from engine.config.exposure import unnamed_key_problems
@@ -47,16 +48,37 @@ def check(settings: Settings, folder: Path) -> list[Problem]:
     for key, provider in settings.providers.items():
         problems += _provider(f"providers.{key}", provider)
     for key, model in settings.models.items():
-        if model.provider not in settings.providers:
-            problems.append(_dangling(f"models.{key}.provider", model.provider, "providers", settings.providers))
         problems += _model_clocks(f"models.{key}.timeouts", model.timeouts)
     if not settings.managers:
         problems.append(
             Problem("managers", 'there is none: add [managers.chat] with primary = "…" and secondary = "…"')
         )
     for key, manager in settings.managers.items():
-        problems += _manager(f"managers.{key}", manager, settings, folder)
+        problems += _manager(f"managers.{key}", manager, folder)
     return [*problems, *_alerts(settings.alerts)]
+
+
+def dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names of providers and models that the file does not hold.
+
+    Args:
+        data: The tables as they are written, because such a mistake is told whatever else is wrong beside it.
+    """
+    for table, keys, target in (
+        ("models", ("provider",), "providers"),
+        ("managers", ("primary", "secondary"), "models"),
+    ):
+        known = _tables(data, target)
+        for one, settings in _tables(data, table).items():
+            for key in keys:
+                name = settings.get(key) if isinstance(settings, dict) else None
+                if isinstance(name, str) and name not in known:
+                    yield _dangling(f"{table}.{one}.{key}", name, target, known)
+
+
+def _tables(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = data.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _store(settings: Settings) -> Iterator[Problem]:
@@ -119,11 +141,7 @@ def _openai_path(key: str, parts: SplitResult) -> Iterator[Problem]:
         yield Problem(key, f'ends in /chat/completions, which is added by itself: write "{root}{kept}"')
 
 
-def _manager(key: str, manager: ManagerSection, settings: Settings, folder: Path) -> Iterator[Problem]:
-    for role in ("primary", "secondary"):
-        name = getattr(manager, role)
-        if name not in settings.models:
-            yield _dangling(f"{key}.{role}", name, "models", settings.models)
+def _manager(key: str, manager: ManagerSection, folder: Path) -> Iterator[Problem]:
     if manager.primary == manager.secondary:
         yield Problem(
             f"{key}.secondary",

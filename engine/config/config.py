@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from engine.config import policies
-from engine.config.checks import check
+from engine.config.checks import check, dangling
 from engine.config.exposure import NamedKey, Surface, exposure_problems, named_keys, plain_keys
 from engine.config.problems import Problem, failure, problems_of
 from engine.config.sections import (
@@ -295,8 +295,8 @@ def parse(data: Mapping[str, Any], source: Path | str = "switchgear.toml") -> Co
     try:
         settings = Settings.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise failure(source, problems_of(error)) from None
-    problems = check(settings, source.parent)
+        raise failure(source, [*problems_of(error), *dangling(data)]) from None
+    problems = [*dangling(data), *check(settings, source.parent)]
     if problems:
         raise failure(source, problems)
     return Config(source.absolute(), settings)

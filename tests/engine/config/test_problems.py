@@ -120,6 +120,15 @@ def test_all_problems_are_listed_at_once() -> None:
     assert [line.split(": ")[1] for line in found] == ["server.port", "server.prot", "store.retention", "alerts.every"]
 
 
+def test_a_name_that_leads_nowhere_is_told_beside_a_mistake_within_a_section() -> None:
+    found = lines(
+        '[server]\nport = "x"\n[providers.gemini]\nkind = "simulated"\n[models.a]\nprovider = "gemin"\nname = "a"\n'
+        '[models.b]\nprovider = 3\nname = "b"\n[managers.chat]\nprimary = "a"\nsecondary = "flash"'
+    )
+    keys = ["server.port", "models.b.provider", "models.a.provider", "managers.chat.secondary"]
+    assert [line.split(": ")[1] for line in found] == keys
+
+
 @pytest.mark.parametrize(
     "text",
     [
