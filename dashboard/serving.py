@@ -50,7 +50,12 @@ ROLL_UP_EVERY: Final = 300.0
 def configured(path: Path | None = None) -> Config:
     """The configuration of this process, on simulated models when it belongs to a demo."""
     config = load(path)
-    return config.as_demo() if os.environ.get(DEMO_VARIABLE) == "1" else config
+    return config.as_demo() if in_demo() else config
+
+
+def in_demo() -> bool:
+    """Whether this process belongs to a demo, or looks at one."""
+    return os.environ.get(DEMO_VARIABLE) == "1"
 
 
 def checked_store(config: Config, *, workers: int = 1) -> Store:
@@ -107,7 +112,7 @@ def _application(*, serve_models: bool) -> Starlette:
     config = configured()
     instance = Instance.open(config)
     companions = [_alerts(config, instance)]
-    if serve_models and os.environ.get(DEMO_VARIABLE) == "1":
+    if serve_models and in_demo():
         from engine.simulation.incidents import DemoTraffic  # noqa: PLC0415 - only the demo pays for it
 
         traffic = DemoTraffic(instance)

@@ -78,6 +78,7 @@ def examine(
     *,
     environ: Mapping[str, str] = os.environ,
     connect: Connect | None = None,
+    demo: bool = False,
 ) -> list[Finding]:
     """Run every check.
 
@@ -85,12 +86,13 @@ def examine(
         path: The configuration file; `None`: the usual one.
         environ: The environment that holds the keys.
         connect: Opens the configured coordinator; not needed where the store is the coordinator.
+        demo: Whether it is about the demo on this configuration, with simulated models and a store of its own.
 
     Returns:
         The findings in a fixed order. When the configuration cannot be read, only what needs none is checked.
     """
     try:
-        config = load(path, environ)
+        config = load(path, environ).as_demo() if demo else load(path, environ)
     except ConfigurationError as error:
         unread = [Finding("configuration", Level.FAIL, line, "correct the file") for line in error.message.splitlines()]
         return [*unread, sqlite_version(), clocks()]

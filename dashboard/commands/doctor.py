@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.commands.options import config_option, json_option
+from dashboard.serving import in_demo
 from engine.config import Config
 from engine.doctor import Finding, Level, examine, worst
 from engine.fleet.base import Coordinator
@@ -32,7 +33,7 @@ def command(ctx: click.Context, config_path: Path | None, as_json: bool) -> None
 
     Exit codes: 0 nothing is in the way, 1 something is, 2 the configuration cannot be used.
     """
-    findings = examine(config_path, connect=_connect)
+    findings = examine(config_path, connect=_connect, demo=in_demo())
     verdict = worst(findings)
     if as_json:
         click.echo(json.dumps({"verdict": verdict, "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -98,6 +98,15 @@ def test_doctor_says_what_is_in_the_way_and_what_to_do(make_config: Make, capsys
     assert "export ABSENT=…" in capsys.readouterr().out
 
 
+def test_doctor_looks_at_the_demo_when_told_to(
+    make_config: Make, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_config('[providers.o]\nkind = "openai"\napi_key_env = "ABSENT"\n').source
+    monkeypatch.setenv("SWITCHGEAR_DEMO", "1")
+    assert cli.run(["doctor", "--config", str(path)]) == 0
+    assert "ABSENT" not in capsys.readouterr().out
+
+
 def test_doctor_speaks_json(config: Config, capsys: Output) -> None:
     assert cli.run(["doctor", "--json", "--config", str(config.source)]) == 0
     body = json.loads(capsys.readouterr().out)
