@@ -21,6 +21,7 @@ from alerts.places import shown
 from alerts.receivers import Receiver, receivers_of
 from alerts.rules import read_rules
 from dashboard.commands.acting import existing_store
+from dashboard.commands.folding import Folding
 from dashboard.commands.options import config_option, json_option
 from dashboard.commands.preview_cmd import command as preview_command
 from dashboard.serving import configured
@@ -34,6 +35,7 @@ from engine.store import Store
 
 T = TypeVar("T")
 
+SENTENCES = frozenset({"summary", "trouble", "reason", "matchers"})
 _COLOURS = {"firing": "red", "pending": "yellow", "resolved": "green", "delivered": "green", "dead": "red"}
 
 
@@ -45,7 +47,7 @@ def command() -> None:
 command.add_command(preview_command)
 
 
-@command.command("check")
+@command.command("check", short_help="Say what is wrong with a rule file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @config_option
 @json_option
@@ -68,7 +70,7 @@ def check(ctx: click.Context, file: Path | None, config_path: Path | None, as_js
         ctx.exit(1)
 
 
-@command.command("test")
+@command.command("test", short_help="Run unit tests of rules.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 @click.pass_context
@@ -109,6 +111,7 @@ def active(config_path: Path | None, as_json: bool) -> None:
             "severity": one.labels.get("severity", ""),
             "state": one.alert.state.value,
             "since": _iso(one.alert.active_ms),
+            "for": describe((now_ms - one.alert.active_ms) / 1000) if one.alert.active_ms else None,
             "value": one.alert.value,
             "summary": one.annotations.get("summary", ""),
             "silenced": one.fingerprint in quiet,
@@ -118,7 +121,8 @@ def active(config_path: Path | None, as_json: bool) -> None:
         for one in sorted(found, key=lambda one: one.alert.active_ms)
         if one.alert.state in (State.PENDING, State.FIRING) or one.error
     ]
-    columns = ("state", "alertname", "manager", "severity", "since", "silenced", "summary")
+    silenced = ("silenced",) if any(row["silenced"] for row in rows) else ()
+    columns = ("state", "alertname", "manager", "severity", "for", *silenced, "summary")
     _print(rows, columns, as_json=as_json, nothing="no alert is pending or firing")
 
 
@@ -173,7 +177,7 @@ def silences_group(ctx: click.Context, config_path: Path | None, as_json: bool) 
     _print(rows, columns, as_json=as_json, nothing="no silence is in force")
 
 
-@silences_group.command("add")
+@silences_group.command("add", short_help="Do not announce alerts that match.")
 @click.argument("matchers", nargs=-1, required=True)
 @click.option("--for", "lasting", required=True, metavar="2h", help="How long.")
 @click.option("--reason", required=True, help="Why, for whoever wonders later.")
@@ -215,7 +219,7 @@ def silence_expire(identifier: str, config_path: Path | None, as_json: bool) -> 
     click.echo(json.dumps({"id": identifier, "ended": _iso(now_ms)}) if as_json else f"{identifier} has ended")
 
 
-@command.group("receivers", invoke_without_command=True)
+@command.group("receivers", invoke_without_command=True, short_help="List receivers; test, resume or replay one.")
 @config_option
 @json_option
 @click.pass_context
@@ -288,7 +292,7 @@ def receiver_resume(name: str, config_path: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"name": name, "stopped": False}) if as_json else f"{name} is told again")
 
 
-@receivers_group.command("replay")
+@receivers_group.command("replay", short_help="Send a receiver's dead letters again.")
 @click.argument("name")
 @config_option
 @json_option
@@ -349,4 +353,4 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json
             text = "" if value is None or value is False else "yes" if value is True else str(value)
             cells.append(Text(text, style=_COLOURS.get(text, "")))
         table.add_row(*cells)
-    Console(highlight=False).print(table)
+    Console(highlight=False).print(Folding(table, SENTENCES))

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dashboard.commands.folding import Folding
 from engine.durations import describe
 
 STALE_AFTER: Final = 10.0
@@ -31,7 +32,7 @@ def fleet_table(fleet: Mapping[str, Any], now_ms: int) -> Group:
         table.add_row(
             seat["instance"], seat["host"], seat["version"] or "?", _epoch(seat), *_votes(seat), _agreement(seat)
         )
-    parts: list[Any] = [_quorum(fleet, now_ms), *([table] if fleet["seats"] else [])]
+    parts: list[Any] = [_quorum(fleet, now_ms), *([Folding(table, ("primary", "secondary"))] if fleet["seats"] else [])]
     if fleet["left_out"]:
         parts.append(Text(f"and {fleet['left_out']} more", style="dim"))
     return Group(*parts)

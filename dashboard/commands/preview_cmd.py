@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from engine.core.errors import ConfigurationError
 from engine.durations import DurationError, describe, parse_duration
 
 
-@click.command("preview")
+@click.command("preview", short_help="Say when a condition would have fired.")
 @click.argument("expression", metavar="EXPR|RULE")
 @click.option("--for", "hold", metavar="15m", help="How long it must hold; that of the rule, else 0s.")
 @click.option("--since", default="7d", show_default=True, metavar="7d", help="How far to look back.")
@@ -88,6 +89,11 @@ def _rule(config: Config, expression: str, hold: str | None) -> Rule:
         return draft(known.get(expression, expression), seconds)
     except SyntaxProblem as problem:
         msg = f"expression, column {problem.at + 1}: {problem.message}"
+        near = difflib.get_close_matches(expression, known, n=1)
+        if near:
+            msg = f'there is no rule "{expression}": did you mean "{near[0]}"?'
+        elif expression.isidentifier() and "did you mean" not in problem.message:
+            msg = f'there is no rule "{expression}" and no such name; the rules are {", ".join(known) or "none"}'
         raise ConfigurationError(msg) from None
 
 

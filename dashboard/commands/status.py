@@ -57,6 +57,8 @@ def _manager(name: str, manager: Mapping[str, Any], now: int) -> Group:
         (name, "bold"), "  serving from ", (str(role), f"bold {colour}"), f" ({model})", _since(manager, now)
     )
     lines: list[Any] = [headline]
+    if manager["since_ms"] is not None:
+        lines.append(Padding(f"cause: {manager['cause']} (epoch {manager['epoch']})", (0, 2)))
     share = manager["primary_traffic_ratio"]
     if role == "secondary" and share:
         lines.append(Padding(f"ramping back: {share:.0%} of traffic on primary", (0, 2)))
@@ -74,7 +76,7 @@ def _since(manager: Mapping[str, Any], now: int) -> str:
     since = manager["since_ms"]
     if since is None:
         return ", nothing recorded yet"
-    return f" for {describe((now - since) / 1000)}, cause: {manager['cause']} (epoch {manager['epoch']})"
+    return f" for {describe((now - since) / 1000)}"
 
 
 def _pin(pin: Mapping[str, Any], now: int) -> str:

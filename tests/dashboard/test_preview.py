@@ -118,6 +118,9 @@ def test_the_command_says_it_in_words(stores: dict[Moment, Path]) -> None:
     ("arguments", "message"),
     [
         (['eror_rate("5m") > 1'], "column 1: there is no name eror_rate"),
+        (["LatencyHi"], 'there is no rule "LatencyHi": did you mean "LatencyHigh"?'),
+        (["NoSuchRule"], 'there is no rule "NoSuchRule" and no such name; the rules are '),
+        (["overide_active"], "there is no name overide_active: did you mean override_active?"),
         (["agreement_age > 1"], "not recorded"),
         ([LEVEL, "--since", "0s"], "longer than nothing"),
         ([LEVEL, "--since", "soon"], "not a duration"),
