@@ -36,7 +36,7 @@ def command() -> None:
     """Write down what happened, to hand over."""
 
 
-@command.command("incident")
+@command.command("incident", short_help="Write one incident down.")
 @click.argument("incident_id", metavar="ID|last")
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="md", show_default=True)
 @click.option("--manager", metavar="M", help="Of this manager only.")

@@ -61,7 +61,7 @@ def set_command(
     _say(document, as_json, f"{name}: pinned to {pin.role} for {describe(pin.ttl)}{kept} (epoch {document.epoch})")
 
 
-@command.command("clear")
+@command.command("clear", short_help="Return to automatic.")
 @reason_option
 @by_option
 @epoch_option

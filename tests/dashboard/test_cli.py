@@ -92,6 +92,17 @@ def test_click_errors_keep_their_exit_code_without_usage_lines(monkeypatch: pyte
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "group", [["override"], ["alerts"], ["alerts", "silences"], ["alerts", "receivers"], ["export"]]
+)
+def test_a_group_lists_its_commands_with_whole_sentences(
+    group: list[str], capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([*group, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 def test_doctor_says_what_is_in_the_way_and_what_to_do(make_config: Make, capsys: Output) -> None:
     path = make_config('[providers.o]\nkind = "openai"\napi_key_env = "ABSENT"\n').source
     assert cli.run(["doctor", "--config", str(path)]) == 1
