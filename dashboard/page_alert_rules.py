@@ -93,6 +93,8 @@ def _board(rows: Sequence[Row], face: Clockface, evaluated: int | None) -> None:
 def _progress(one: Row, face: Clockface) -> Html:
     if one.since_ms is None:
         return span("sg-note", f"for {compact(one.rule.hold / 1000)}" if one.rule.hold else "at once")
+    if one.state == "resolved":
+        return span("sg-note", f"{face.since(one.since_ms)} ago")
     text = f"{face.since(one.since_ms)}" + (f" of {describe(one.rule.hold / 1000)}" if one.state == "pending" else "")
     tone = Tone.BAD if one.state == "firing" else Tone.WARN
     bar = parts.progress(one.progress, text, tone) if one.rule.hold else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,20 @@ def test_an_alert_that_fires_while_all_is_well_calls_nobody(opened: Opened, stor
     assert "No alert is pending or firing" in said
     assert "Watchdog" not in said
     assert "Watching" in words(opened(stores[Moment.CALM], "alerts"))
+
+
+def test_an_alert_that_is_over_says_since_when_and_fills_no_bar(
+    opened: Opened, stores: dict[Moment, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(stores[Moment.CALM].parent, tmp_path / "resolved")
+    with closing(sqlite3.connect(folder / "switchgear.db")) as connection, connection:
+        since = time.time_ns() // 1_000_000 - 3 * 60_000
+        connection.execute(
+            "UPDATE alert_states SET state = 'resolved', since_ms = ? WHERE rule = 'RateLimited'", [since]
+        )
+    said = words(opened(folder / stores[Moment.CALM].name, "alerts"))
+    assert "3 min ago" in said
+    assert 'class="sg-progress"' not in said
 
 
 def test_the_first_page_tells_how_to_begin_when_nothing_is_recorded(opened: Opened, stores: dict[Moment, Path]) -> None:
