@@ -91,7 +91,7 @@ def derive(events: Iterable[Event], now_ms: int, *, quiet_ms: int = QUIET_MS) ->
     ordered = sorted(events, key=lambda event: (event.ts_ms, event.id))
     found: list[_Open] = []
     current: _Open | None = None
-    pending: dict[str, int] = {}
+    pending: dict[str, Event] = {}
     for event in ordered:
         mark = _mark(event, pending)
         if current is not None:
@@ -101,6 +101,8 @@ def derive(events: Iterable[Event], now_ms: int, *, quiet_ms: int = QUIET_MS) ->
         if current is None and mark.opens is not None:
             current = _Open(event, mark.since_ms)
             found.append(current)
+            if mark.foreboding is not None:
+                current.events.append(mark.foreboding)
         if current is not None:
             current.take(event, mark)
     if current is not None:
@@ -126,11 +128,15 @@ ACTIVE = "active"
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What an event does to the troubles that are open: each has a name while it lasts."""
+    """What an event does to the troubles that are open: each has a name while it lasts.
+
+    `foreboding` is an earlier event that says since when a trouble was there: an alert was pending before it fired.
+    """
 
     opens: str | None = None
     closes: str | None = None
     since_ms: int = 0
+    foreboding: Event | None = None
 
 
 @dataclass(slots=True)
@@ -218,7 +224,7 @@ _SPECIFIC = frozenset({"quorum", "auth", "quota_exhausted", "model_unavailable",
 """Causes of a move that say more than a breaker's reason and are kept from the first move on."""
 
 
-def _mark(event: Event, pending: dict[str, int]) -> _Mark:
+def _mark(event: Event, pending: dict[str, Event]) -> _Mark:
     """Which trouble an event opens or closes, and since when it was there."""
     row = event.detail
     if event.kind is EventKind.BREAKER:
@@ -230,9 +236,10 @@ def _mark(event: Event, pending: dict[str, int]) -> _Mark:
     if event.kind is EventKind.ALERT:
         name = f"alert {row['fingerprint']}"
         if row["to_state"] == "pending":
-            pending[name] = event.ts_ms
+            pending[name] = event
         elif row["to_state"] == "firing":
-            return _Mark(opens=name, since_ms=pending.pop(name, event.ts_ms))
+            before = pending.pop(name, None)
+            return _Mark(opens=name, since_ms=(before or event).ts_ms, foreboding=before)
         else:
             pending.pop(name, None)
             return _Mark(closes=name)

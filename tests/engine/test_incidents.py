@@ -85,7 +85,9 @@ def test_flapping_is_told_once_and_calm_between_makes_two() -> None:
 
 
 def test_an_alert_that_fires_begins_where_it_became_pending() -> None:
-    (found,) = derive([alert(0, "pending"), alert(300, "firing"), alert(900, "resolved")], END)
+    told = [alert(0, "pending"), alert(300, "firing"), alert(900, "resolved")]
+    (found,) = derive(told, END)
+    assert found.events == tuple(told), "its timeline begins where it does"
     assert (found.start_ms, found.end_ms) == (START, START + 900_000)
     assert found.ending is Ending.ALERT_RESOLVED
     assert found.alerts == ("Slow",)
