@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dashboard import situation
+from dashboard.availability import Health, health
+from dashboard.causes import VOTED
 from dashboard.happenings import Happening, happenings
-from dashboard.situation import Health
 from dashboard.times import DAY_MS, MINUTE_MS, whole
 from engine import incidents, queries
 from engine.core.outcomes import RULES, Category, Effect
@@ -176,7 +176,7 @@ def _line(incident: Incident, sums: SpanSums) -> Line:
     return Line(incident, harm, cause or incident.cause)
 
 
-_VAGUE: Final = situation.VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
+_VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
 
 
 def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:
@@ -186,7 +186,7 @@ def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:
     first = incident.start_ms // MINUTE_MS * MINUTE_MS
 
     def part(start_ms: int, end_ms: int) -> Health:
-        return situation.health(row for row in case.traffic if start_ms <= row.start_ms < end_ms)
+        return health(row for row in case.traffic if start_ms <= row.start_ms < end_ms)
 
     after = part(end, case.end_ms) if incident.end_ms is not None else None
     return (("Before", part(case.start_ms, first)), ("During", part(first, end)), ("After", after))

@@ -1,15 +1,18 @@
-"""What an act would do, said before it is done: from the situation of the target, without doing anything."""
+"""What an act would do, said before it is done: from what is known of the target, without doing anything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from dashboard import situation, wording
+from dashboard import wording
+from dashboard.breakers import breaker
+from dashboard.model_card import error_rate
 from dashboard.reading import Live
 from dashboard.times import percent
 from dashboard.wording import Tone
 from engine.core.errors import SwitchgearError
+from engine.core.messages import Role
 
 EXPIRIES: Final = {"15 minutes": 900.0, "1 hour": 3600.0, "4 hours": 14_400.0, "1 day": 86_400.0, "7 days": 604_800.0}
 DEFAULT_EXPIRY: Final = "1 hour"
@@ -34,15 +37,15 @@ class Consequence:
 
 def of_pin(live: Live, role: str, *, strict: bool) -> Consequence:
     """Pinning a model."""
-    model = situation.model_name(live, role)
-    found = situation.breaker(live, role)
-    away = situation.card_errors(live, role)
+    model = live.model(role)
+    found = breaker(live, role)
+    away = error_rate(live.recent_tries(role))
     fate = (
         "Requests do not fall back: callers get errors while it fails."
         if strict
         else "Single requests still go to the other model when it fails."
     )
-    if found.state in ("open", "forced_open", "half_open"):
+    if found.is_open or found.state == "half_open":
         told = f"{role.capitalize()} breaker is {found.face.word.lower()}: {found.detail}. "
         worst = (
             "Callers will get errors." if strict else "Requests that its breaker refuses still go to the other model."
@@ -77,11 +80,11 @@ def of_release(live: Live) -> Consequence:
 
 def of_force(live: Live, role: str, state: str) -> Consequence:
     """Forcing a breaker, or letting it decide again."""
-    model = situation.model_name(live, role)
+    model = live.model(role)
     if state == "forced_open":
-        other = "secondary" if role == "primary" else "primary"
-        spare = situation.breaker(live, other)
-        if spare.state in ("open", "forced_open"):
+        other = str(Role(role).other)
+        spare = breaker(live, other)
+        if spare.is_open:
             return Consequence(
                 f"No request reaches {model}, and {other}'s breaker is {spare.face.word.lower()}: callers get errors.",
                 Tone.BAD,

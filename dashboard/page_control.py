@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import acts, consequence, fleet_view, parts, shared, situation, wording
+from dashboard import acts, consequence, fleet_view, parts, shared, wording
+from dashboard.breakers import breaker
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
 from dashboard.frame import actor, banner_row, clock, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, icon, join, literal, span, tag
+from dashboard.model_card import model_card
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES, Live
 from dashboard.times import Clockface
@@ -89,7 +91,7 @@ def _mode(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
 def _breakers(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
     parts.show(parts.heading("Breakers", note="over all instances"))
     for role in ROLES:
-        found = situation.breaker(live, role)
+        found = breaker(live, role)
         forced = live.document.forced.get(role) if live.document else None
         told = f"by {forced.by}: “{forced.reason}”, ends in {face.until(forced.expires_ms)}" if forced else found.detail
         with st.container(horizontal=True, vertical_alignment="center", key=f"breaker-{role}"):
@@ -171,7 +173,7 @@ def _epoch(live: Live, dialog: str) -> int:
 
 
 def _target(live: Live, role: str) -> None:
-    card = situation.model_card(live, role)
+    card = model_card(live, role)
     figures = [parts.figure(one, "#") for one in card.figures[:3]]
     parts.show(
         div(

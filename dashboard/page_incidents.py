@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, export, parts, shared, situation, wording
+from dashboard import charts, export, parts, shared, wording
+from dashboard.availability import Health, summary
 from dashboard.casefile import ENDINGS, CaseFile, Line, before_during_after
 from dashboard.charts import Flag, Series
 from dashboard.frame import address, banner_row, clock, page, pager, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
-from dashboard.situation import Health
 from dashboard.timeline import evidence_table, timeline
 from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
 from dashboard.wording import Face, Tone
@@ -43,7 +43,7 @@ def _list(manager: str) -> None:
     )
     days = SPANS.get(picked or "7 days", 7)
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
-    totals = situation.summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60, sums_only=True))
+    totals = summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60, sums_only=True))
     parts.show(
         div(
             "sg-card sg-tiles",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import alert_board, canary_card, parts, shared, situation, wording
+from dashboard import alert_board, canary_card, parts, shared, wording
 from dashboard.alert_board import Row
+from dashboard.availability import Summary, summary
+from dashboard.causes import cause_of
 from dashboard.frame import address, banner_row, clock, guarded, page, title
+from dashboard.freshness import freshness
 from dashboard.happenings import Happening
+from dashboard.headline import headline
 from dashboard.markup import Html, div, icon, join, link, span, tag
+from dashboard.model_card import model_card
 from dashboard.reading import Live, Past
-from dashboard.situation import Summary
+from dashboard.ribbon import ribbon
 from dashboard.times import Clockface, about, percent
 from dashboard.wording import Tone
 from engine.durations import describe
@@ -36,11 +41,11 @@ def picture(manager: str) -> None:
     """Everything below the title, from snapshots that all viewers share."""
     live, past, face = shared.live(manager), shared.past(manager), clock()
     if live.document is None:
-        parts.show(div("sg-stack", parts.headline(situation.headline(live)), _first_steps(manager)))
+        parts.show(div("sg-stack", parts.headline(headline(live)), _first_steps(manager)))
         return
     cards = [
         parts.model_card(
-            situation.model_card(live, role),
+            model_card(live, role),
             requests_href=address("requests", role=role, span="1h"),
             breaker_href=address("incidents"),
         )
@@ -49,12 +54,12 @@ def picture(manager: str) -> None:
     parts.show(
         div(
             "sg-stack",
-            parts.headline(situation.headline(live), _figures(situation.summary(past))),
+            parts.headline(headline(live), _figures(summary(past))),
             div("sg-models", *cards),
             _day(past, face),
             div("sg-two", _alerts(live, face), _moves(past, face)),
             canary_card.card(live.canaries, face),
-            parts.chips(situation.freshness(live)),
+            parts.chips(freshness(live)),
         )
     )
 
@@ -74,13 +79,13 @@ def _day(past: Past, face: Clockface) -> Html:
     return div(
         "sg-card",
         parts.heading("Last 24 hours", more=parts.more(address("incidents"), "Incidents")),
-        parts.ribbon(situation.ribbon(past, face.text), ticks, marks),
+        parts.ribbon(ribbon(past, face.text), ticks, marks),
         _legend(),
     )
 
 
 def _move_words(move: Happening, past: Past, face: Clockface) -> str:
-    cause = wording.advice(situation.cause_of(move, past.tries, past.bin_minutes))
+    cause = wording.advice(cause_of(move, past.tries, past.bin_minutes))
     return f"{cause.label}: {move.before} → {move.after}, {face.text(move.ts_ms)}"
 
 
@@ -145,7 +150,7 @@ def _held(one: Row, face: Clockface) -> str:
 def _moves(past: Past, face: Clockface) -> Html:
     rows = []
     for move in past.moves[:RECENT_MOVES]:
-        cause = wording.advice(situation.cause_of(move, past.tries, past.bin_minutes))
+        cause = wording.advice(cause_of(move, past.tries, past.bin_minutes))
         rows.append(
             link(
                 address("incidents", at=move.ts_ms),

@@ -11,8 +11,11 @@ from dataclasses import replace
 import streamlit as st
 
 from dashboard import wording
+from dashboard.freshness import Chip
+from dashboard.headline import Headline
 from dashboard.markup import Child, Html, div, icon, join, link, span, tag
-from dashboard.situation import Bar, Chip, Condition, Figure, Headline, Lane, ModelCard, Segment
+from dashboard.model_card import Bar, Condition, Figure, ModelCard
+from dashboard.ribbon import Lane, Segment
 from dashboard.times import number, percent
 from dashboard.wording import Advice, Face, Tone
 

@@ -17,7 +17,7 @@ from alerts.syntax import SyntaxProblem
 from dashboard import charts, parts, shared
 from dashboard.frame import address, theme
 from dashboard.markup import Html, div, icon, link, span, tag
-from dashboard.situation import Lane, Segment
+from dashboard.ribbon import Lane, Segment
 from dashboard.times import DAY_MS, Clockface
 from engine.durations import DurationError, compact, describe, parse_duration
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS
@@ -85,6 +86,29 @@ class Live:
     canaries: Sequence[CanaryResult] = ()
     last_request_ms: int | None = None
     last_evaluation_ms: int | None = None
+
+    @property
+    def alive(self) -> list[InstanceRow]:
+        """The processes that have reported within their lease."""
+        return [instance for instance in self.instances if instance.alive(self.now_ms)]
+
+    @property
+    def reports(self) -> list[tuple[InstanceRow, Mapping[str, Any]]]:
+        """Each living process with what it says of this manager; empty when it says nothing."""
+        return [(instance, instance.gauges.get("managers", {}).get(self.manager, {})) for instance in self.alive]
+
+    @property
+    def recent_traffic(self) -> list[TrafficPoint]:
+        """Requests of the window."""
+        return [row for row in self.traffic if row.start_ms >= self.now_ms - WINDOW_MS]
+
+    def recent_tries(self, role: str) -> list[AttemptPoint]:
+        """Attempts at a model in the window."""
+        return [row for row in self.tries if row.role == role and row.start_ms >= self.now_ms - WINDOW_MS]
+
+    def model(self, role: str) -> str:
+        """The provider's name of the model in a role."""
+        return self.names.get(role, role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,17 @@
+"""The ribbon covers the whole time it stands for."""
+
+from __future__ import annotations
+
+import pytest
+from snapshots import MINUTE, NOW, move, traffic
+
+from dashboard.reading import Past
+from dashboard.ribbon import ribbon
+
+
+def test_a_ribbon_has_no_gaps() -> None:
+    start = NOW // (5 * MINUTE) * 5 * MINUTE - 60 * MINUTE
+    past = Past(start, NOW, 5, "chat", (traffic(at=start),), moves=(move(10, "primary"), move(30, "secondary")))
+    for lane in ribbon(past, str):
+        assert sum(one.width for one in lane.segments) == pytest.approx(1.0)
+        assert lane.segments[0].start == 0
