@@ -11,16 +11,14 @@ from dashboard.causes import VOTED
 from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS, whole
 from engine import incidents, queries
-from engine.core.outcomes import RULES, Category, Effect
 from engine.incidents import Ending, Incident
-from engine.queries import AttemptPoint, Event, EventKind, LatencyPoint, TrafficPoint
+from engine.queries import Event, EventKind, LatencyPoint, TrafficPoint
 from engine.queries.spans import SpanSums, span_sums
 from engine.sqlite import Connection
 
 EVENTS_MOST: Final = 5000
 LOOKBACK_MS: Final = 30 * DAY_MS
 AROUND_MS: Final = 10 * MINUTE_MS
-HURT_CATEGORIES: Final = frozenset(c for c in Category if RULES[c].breaker is Effect.FAILURE)
 
 ENDINGS: Final[Mapping[Ending, str]] = {
     Ending.ONGOING: "still going on",
@@ -72,7 +70,6 @@ class CaseFile:
         end_ms: End of the charts.
         bin_minutes: Length of a bin of the charts.
         traffic: Requests by bin.
-        tries: Attempts by bin.
         latency: Percentiles by bin and role.
         similar: Earlier ones of the same cause.
     """
@@ -85,7 +82,6 @@ class CaseFile:
     end_ms: int
     bin_minutes: int
     traffic: Sequence[TrafficPoint] = ()
-    tries: Sequence[AttemptPoint] = ()
     latency: Mapping[str, Sequence[LatencyPoint]] = field(default_factory=dict)
     similar: tuple[Line, ...] = ()
 
@@ -141,7 +137,6 @@ def read_case(connection: Connection, manager: str, incident_id: str, now_ms: in
         end_ms=end_ms,
         bin_minutes=step,
         traffic=queries.traffic_series(connection, manager, start_ms, end_ms, step_minutes=step),
-        tries=queries.attempt_series(connection, manager, start_ms, end_ms, step_minutes=step),
         latency={
             role: queries.latency_series(connection, manager, start_ms, end_ms, role=role, step_minutes=step)
             for role in ("primary", "secondary")

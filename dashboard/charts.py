@@ -6,7 +6,7 @@ those who do not see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,22 +78,16 @@ def lines(
     return _figure(colours, face, traces, flags)
 
 
-def show(figure: go.Figure, key: str, alt: str, *, on_select: Callable[[], None] | None = None) -> Any:
+def show(figure: go.Figure, key: str, alt: str) -> None:
     """Put a chart on the page, with its legend above it.
 
     Args:
         figure: Of this module.
-        key: Stays the same between refreshes, so that zoom and selection survive them.
+        key: Stays the same between refreshes, so that it is drawn over and not anew.
         alt: What it shows, in words.
-        on_select: Called when a stretch of time is selected.
     """
     st.html(_legend(figure))
-    if on_select is None:
-        return st.plotly_chart(figure, theme=None, key=key, config=CONFIG, alt=alt)
-    figure.update_layout(dragmode="select", selectdirection="h")
-    return st.plotly_chart(
-        figure, theme=None, key=key, config=CONFIG, alt=alt, on_select=on_select, selection_mode=("box",)
-    )
+    st.plotly_chart(figure, theme=None, key=key, config=CONFIG, alt=alt)
 
 
 def _legend(figure: go.Figure) -> Html:

@@ -34,7 +34,6 @@ EVENTS_MOST = 2000
 class Latency:
     """Percentiles of one model over the window, milliseconds; `None` without answers."""
 
-    p50: float | None = None
     p95: float | None = None
     ttft_p95: float | None = None
 
@@ -48,14 +47,12 @@ class Live:
         manager: Whose.
         names: The provider's names of its models, by role.
         document: The agreement, `None` before the first start.
-        agreed_ms: When it was written.
         fleet: Who agrees, with votes and evidence, and what the quorum sees.
         instances: Processes, the lost ones too.
         traffic: Requests by minute over the last hour.
         tries: Attempts by minute over the last hour.
         latency: Percentiles of the last minutes by role.
         latency_before: The same an hour ago.
-        traffic_before: Requests in the window an hour ago.
         tries_before: Attempts in the window an hour ago.
         breakers: The newest transition of each role.
         probes: Tries of the model that is not serving, newest first, by role.
@@ -70,14 +67,12 @@ class Live:
     manager: str
     names: Mapping[str, str] = field(default_factory=dict)
     document: Document | None = None
-    agreed_ms: int = 0
     fleet: FleetState | None = None
     instances: Sequence[InstanceRow] = ()
     traffic: Sequence[TrafficPoint] = ()
     tries: Sequence[AttemptPoint] = ()
     latency: Mapping[str, Latency] = field(default_factory=dict)
     latency_before: Mapping[str, Latency] = field(default_factory=dict)
-    traffic_before: Sequence[TrafficPoint] = ()
     tries_before: Sequence[AttemptPoint] = ()
     breakers: Mapping[str, Happening] = field(default_factory=dict)
     probes: Mapping[str, Sequence[ask.Probe]] = field(default_factory=dict)
@@ -124,15 +119,12 @@ class Past:
     moves: Sequence[Happening] = ()
     active_before: str = "primary"
     breakers: Sequence[Happening] = ()
-    acts: Sequence[Happening] = ()
-    alerts: Sequence[Happening] = ()
 
 
 def read_live(connection: Connection, config: Config, manager: str, now_ms: int) -> Live:
     """Everything the first page shows that is younger than an hour."""
-    policy = config.manager_policy(manager)
+    policy, document = config.manager_policy(manager), _agreement(connection, manager)
     names = {"primary": policy.primary.name, "secondary": policy.secondary.name}
-    document, agreed_ms = _agreement(connection, manager)
     window, hour_ago = now_ms - WINDOW_MS, now_ms - 60 * MINUTE_MS
     breakers = {
         record.role: _breaker(record)
@@ -153,14 +145,12 @@ def read_live(connection: Connection, config: Config, manager: str, now_ms: int)
         manager=manager,
         names=names,
         document=document,
-        agreed_ms=agreed_ms,
         fleet=fleet(config, connection, manager, now_ms),
         instances=queries.instances(connection),
         traffic=queries.traffic_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),
         tries=queries.attempt_series(connection, manager, now_ms - SPARK_MINUTES * MINUTE_MS, now_ms),
         latency=_latency(connection, manager, window, now_ms),
         latency_before=_latency(connection, manager, hour_ago - WINDOW_MS, hour_ago),
-        traffic_before=queries.traffic_series(connection, manager, hour_ago - WINDOW_MS, hour_ago),
         tries_before=queries.attempt_series(connection, manager, hour_ago - WINDOW_MS, hour_ago),
         breakers=breakers,
         probes={role: ask.probes(connection, manager, role, now_ms - PROBES_WITHIN_MS) for role in troubled},
@@ -189,15 +179,13 @@ def read_past(
         now_ms: Wall time.
         span_ms: How far back.
         bin_minutes: Length of a bin; whole hours are read much faster.
-        sums_only: Leave out what only ribbons show: attempts, breakers, acts, alerts, and which model answered.
+        sums_only: Leave out what only ribbons show: attempts, breakers, and which model answered.
     """
     size = bin_minutes * MINUTE_MS
     start = (now_ms - span_ms) // size * size
     before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
 
     def events(kind: EventKind) -> tuple[Happening, ...]:
-        if sums_only and kind is not EventKind.FAILOVER:
-            return ()
         page = queries.timeline(
             connection, start_ms=start, end_ms=now_ms + 1, manager=manager, kinds=[kind], limit=EVENTS_MOST
         )
@@ -214,9 +202,7 @@ def read_past(
         tries=() if sums_only else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
-        breakers=events(EventKind.BREAKER),
-        acts=events(EventKind.OVERRIDE),
-        alerts=events(EventKind.ALERT),
+        breakers=() if sums_only else events(EventKind.BREAKER),
     )
 
 
@@ -232,12 +218,12 @@ def _ended(connection: Connection, manager: str, start_ms: int, now_ms: int, siz
     ]
 
 
-def _agreement(connection: Connection, manager: str) -> tuple[Document | None, int]:
+def _agreement(connection: Connection, manager: str) -> Document | None:
     try:
         found = queries.agreement(connection, manager)
     except DocumentError:  # of a newer version: the page says what it can, the instances complain themselves
-        return None, 0
-    return (found.document, found.updated_ms) if found else (None, 0)
+        return None
+    return found.document if found else None
 
 
 def _breaker(record: BreakerRecord) -> Happening:
@@ -262,7 +248,6 @@ def _latency(connection: Connection, manager: str, start_ms: int, end_ms: int) -
     first = ask.latency_by_role(connection, manager, "ttft", start_ms, end_ms)
     return {
         role: Latency(
-            quantile(duration.get(role, {}), 0.5),
             quantile(duration.get(role, {}), 0.95),
             quantile(first.get(role, {}), 0.95),
         )

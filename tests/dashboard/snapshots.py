@@ -38,7 +38,7 @@ CALM = Live(
     instances=(instance(CLOSED, CLOSED),),
     traffic=(traffic(),),
     tries=(tries("primary", "ok", 100),),
-    latency={"primary": Latency(900.0, 2400.0, 700.0)},
+    latency={"primary": Latency(2400.0, 700.0)},
     last_request_ms=NOW - 2_000,
     last_evaluation_ms=NOW - 5_000,
 )
