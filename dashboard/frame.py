@@ -13,11 +13,12 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard import look, shared, viewer
-from dashboard.markup import Html, div, icon, span, tag
+from dashboard.markup import Child, Html, div, icon, span, tag
 from dashboard.parts import empty, role_tag, show
 from dashboard.reading import Live
 from dashboard.times import Clockface
-from engine.control import Actor
+from engine.control import Actor, Rank
+from engine.core.agreement import Force, Override
 from engine.core.errors import SwitchgearError, Unauthorized
 
 PAGES = {
@@ -116,6 +117,12 @@ def require_actor() -> Actor:
     return found
 
 
+def may_act() -> bool:
+    """Whether who is looking may change anything; only to say so in advance, the act itself asks again."""
+    found = actor()
+    return found is not None and found.rank is Rank.OPERATOR
+
+
 def managers() -> list[str]:
     """Managers of the configuration."""
     return list(shared.config().managers)
@@ -161,37 +168,11 @@ def banner(live: Live, face: Clockface) -> Html | None:
         return None
     lines = []
     if (pin := document.override) is not None:
-        how = " without fallback" if pin.strict else ""
-        lines.append(
-            div(
-                "sg-banner-line",
-                icon("push_pin"),
-                span(
-                    "",
-                    tag("b", "Override: "),
-                    "pinned to ",
-                    role_tag(str(pin.role)),
-                    how,
-                    f" by {pin.by} · “{pin.reason}” · ends in ",
-                    tag("b", face.until(pin.expires_ms)),
-                ),
-            )
-        )
+        told = ("pinned to ", role_tag(str(pin.role)), " without fallback" if pin.strict else "")
+        lines.append(_banner_line("push_pin", "Override: ", told, pin, face))
     for role, force in document.forced.items():
-        word = force.state.replace("_", " ")
-        lines.append(
-            div(
-                "sg-banner-line",
-                icon("front_hand"),
-                span(
-                    "",
-                    tag("b", f"Breaker {word}: "),
-                    role_tag(role),
-                    f" by {force.by} · “{force.reason}” · ends in ",
-                    tag("b", face.until(force.expires_ms)),
-                ),
-            )
-        )
+        lead = f"Breaker {force.state.replace('_', ' ')}: "
+        lines.append(_banner_line("front_hand", lead, (role_tag(role),), force, face))
     if not lines:
         return None
     return tag(
@@ -201,6 +182,13 @@ def banner(live: Live, face: Clockface) -> Html | None:
         cls="sg-banner",
         role="status",
     )
+
+
+def _banner_line(symbol: str, lead: str, told: tuple[Child, ...], act: Override | Force, face: Clockface) -> Html:
+    """What an operator decided, with who, why and for how long yet."""
+    ends = tag("b", face.until(act.expires_ms))
+    words = span("", tag("b", lead), *told, f" by {act.by} · “{act.reason}” · ends in ", ends)
+    return div("sg-banner-line", icon(symbol), words)
 
 
 @st.fragment(run_every=5)
@@ -235,13 +223,18 @@ def guarded(body: Callable[[], None]) -> None:
     try:
         body()
     except SwitchgearError as error:
-        show(div("sg-card sg-trouble", empty(_sentence(error), symbol="error")))
+        _show_trouble(error)
 
 
 def trouble(error: SwitchgearError) -> None:
     """What cannot be shown and what to do about it, instead of a page."""
-    show(div("sg-card sg-trouble", empty(_sentence(error), symbol="error")))
+    _show_trouble(error)
     st.button("Try again", icon=":material/refresh:", key="again")
+
+
+def _show_trouble(error: SwitchgearError) -> None:
+    text = str(error).strip()
+    show(div("sg-card sg-trouble", empty(text[:1].upper() + text[1:], symbol="error")))
 
 
 def footer(visitor: Actor) -> None:
@@ -294,11 +287,6 @@ def _turn(cursor: str | None) -> None:
         st.query_params.pop("before", None)
     else:
         st.query_params["before"] = cursor
-
-
-def _sentence(error: SwitchgearError) -> str:
-    text = str(error).strip()
-    return text[:1].upper() + text[1:]
 
 
 def banner_row(manager: str) -> None:

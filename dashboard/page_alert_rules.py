@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import acts, alert_board, parts, shared, wording
 from dashboard.alert_board import Row
-from dashboard.frame import actor, address, banner_row, clock, page, require_actor, title
+from dashboard.frame import address, banner_row, clock, may_act, page, require_actor, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, Html, div, icon, link, literal, span, tag
 from dashboard.parts import badge
@@ -17,7 +17,6 @@ from dashboard.times import DAY_MS, Clockface
 from dashboard.wording import Tone
 from engine import queries
 from engine import queries_dashboard as ask
-from engine.control import Rank
 from engine.core.errors import SwitchgearError
 from engine.durations import compact, describe
 from engine.queries_dashboard import AlertRow, Silence
@@ -154,8 +153,7 @@ def _value(one: Happening) -> str:
 
 
 def _silences(silences: Sequence[Silence], face: Clockface) -> None:
-    who = actor()
-    may_act = who is not None and who.rank is Rank.OPERATOR
+    allowed = may_act()
     parts.show(parts.heading("Silences", note="who is silenced is still evaluated and shown"))
     if not silences:
         parts.show(parts.empty("Nothing is silenced.", symbol="notifications_active"))
@@ -169,7 +167,7 @@ def _silences(silences: Sequence[Silence], face: Clockface) -> None:
                         span("sg-note", f"{one.author}: “{one.reason}” · ends in {face.until(one.ends_ms)}"),
                     )
                 )
-            if st.button("End", key=f"end-{one.id}", disabled=not may_act):
+            if st.button("End", key=f"end-{one.id}", disabled=not allowed):
                 try:
                     acts.end_silence(require_actor(), one.id)
                 except SwitchgearError as error:
@@ -177,8 +175,8 @@ def _silences(silences: Sequence[Silence], face: Clockface) -> None:
                 else:
                     st.rerun()
     asked = st.query_params.get("silence")
-    if st.button("New silence", icon=":material/notifications_paused:", key="new-silence", disabled=not may_act) or (
-        asked and may_act
+    if st.button("New silence", icon=":material/notifications_paused:", key="new-silence", disabled=not allowed) or (
+        asked and allowed
     ):
         _silence_dialog(asked or "")
 

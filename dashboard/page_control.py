@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import acts, consequence, fleet_view, parts, shared, wording
 from dashboard.breakers import breaker
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
-from dashboard.frame import actor, banner_row, clock, page, pager, require_actor, title
+from dashboard.frame import banner_row, clock, may_act, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, icon, join, literal, span, tag
 from dashboard.model_card import model_card
 from dashboard.parts import badge, role_tag
@@ -17,7 +17,7 @@ from dashboard.reading import ROLES, Live
 from dashboard.times import Clockface
 from dashboard.wording import Face, Tone
 from engine import queries
-from engine.control import Actor, Rank
+from engine.control import Actor
 from engine.core.errors import SwitchgearError
 from engine.core.events import OverrideRecord
 
@@ -29,7 +29,7 @@ def control() -> None:
     """Mode, breakers, audit and who is alive. It does not refresh by itself, so that it never fights a form."""
     manager, _ = title("Control", "What operators decide, and the record of it")
     banner_row(manager)
-    live, face, who = shared.live(manager), clock(), actor()
+    live, face, allowed = shared.live(manager), clock(), may_act()
     if live.document is None:
         parts.show(
             div(
@@ -38,8 +38,7 @@ def control() -> None:
             )
         )
         return
-    may_act = who is not None and who.rank is Rank.OPERATOR
-    if not may_act:
+    if not allowed:
         parts.show(
             div(
                 "sg-card",
@@ -50,9 +49,9 @@ def control() -> None:
         )
     left, right = st.columns(2)
     with left, st.container(key="card-mode", height="stretch"):
-        _mode(live, face, manager, may_act=may_act)
+        _mode(live, face, manager, allowed=allowed)
     with right, st.container(key="card-breakers", height="stretch"):
-        _breakers(live, face, manager, may_act=may_act)
+        _breakers(live, face, manager, allowed=allowed)
     before = st.query_params.get("before")
     audit = shared.ask(lambda c: queries.overrides(c, manager, before=before, limit=AUDIT_ROWS + 1))
     parts.show(
@@ -66,7 +65,7 @@ def control() -> None:
     parts.show(fleet_view.card(live.fleet))
 
 
-def _mode(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
+def _mode(live: Live, face: Clockface, manager: str, *, allowed: bool) -> None:
     document = live.document
     pin = document.override if document else None
     if pin is None:
@@ -80,15 +79,15 @@ def _mode(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
     parts.show(parts.heading("Mode"), div("sg-mode", badge(state), span("", text)))
     with st.container(horizontal=True):
         for role in ROLES:
-            if st.button(f"Pin {role}", key=f"pin-{role}", icon=":material/push_pin:", disabled=not may_act):
+            if st.button(f"Pin {role}", key=f"pin-{role}", icon=":material/push_pin:", disabled=not allowed):
                 _pin_dialog(manager, role)
         if st.button(
-            "Return to automatic", key="release", icon=":material/autorenew:", disabled=not may_act or pin is None
+            "Return to automatic", key="release", icon=":material/autorenew:", disabled=not allowed or pin is None
         ):
             _release_dialog(manager)
 
 
-def _breakers(live: Live, face: Clockface, manager: str, *, may_act: bool) -> None:
+def _breakers(live: Live, face: Clockface, manager: str, *, allowed: bool) -> None:
     parts.show(parts.heading("Breakers", note="over all instances"))
     for role in ROLES:
         found = breaker(live, role)
@@ -97,11 +96,11 @@ def _breakers(live: Live, face: Clockface, manager: str, *, may_act: bool) -> No
         with st.container(horizontal=True, vertical_alignment="center", key=f"breaker-{role}"):
             with st.container(width="stretch"):
                 parts.show(div("sg-mode", role_tag(role), badge(found.face), span("sg-note", told)))
-            if st.button("Force open", key=f"open-{role}", disabled=not may_act):
+            if st.button("Force open", key=f"open-{role}", disabled=not allowed):
                 _force_dialog(manager, role, "forced_open")
-            if st.button("Force closed", key=f"closed-{role}", disabled=not may_act):
+            if st.button("Force closed", key=f"closed-{role}", disabled=not allowed):
                 _force_dialog(manager, role, "forced_closed")
-            if st.button("Automatic", key=f"auto-{role}", disabled=not may_act or forced is None):
+            if st.button("Automatic", key=f"auto-{role}", disabled=not allowed or forced is None):
                 _force_dialog(manager, role, "auto")
 
 

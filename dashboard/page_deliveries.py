@@ -9,13 +9,12 @@ import streamlit as st
 
 from alerts.receivers import Receiver, receivers_of
 from dashboard import acts, parts, shared, wording
-from dashboard.frame import actor, address, banner_row, clock, named, page, pager, require_actor, title
+from dashboard.frame import address, banner_row, clock, may_act, named, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds, whole
 from dashboard.wording import Face, Tone
 from engine import queries_dashboard as ask
-from engine.control import Rank
 from engine.core.errors import SwitchgearError
 from engine.queries_dashboard import Delivery, Notification, ReceiverSums
 from engine.sqlite import Connection
@@ -67,11 +66,6 @@ def _filters(configured: Sequence[Receiver]) -> tuple[str | None, str | None]:
     return receiver, state
 
 
-def _may_act() -> bool:
-    who = actor()
-    return who is not None and who.rank is Rank.OPERATOR
-
-
 def _receivers(configured: Sequence[Receiver], sums: Sequence[ReceiverSums], face: Clockface) -> None:
     parts.show(parts.heading("Receivers"))
     if not configured and not sums:
@@ -89,13 +83,13 @@ def _receivers(configured: Sequence[Receiver], sums: Sequence[ReceiverSums], fac
         with st.container(horizontal=True, vertical_alignment="center", key=f"receiver-{one.name}"):
             with st.container(width="stretch"):
                 parts.show(_receiver(one, known, face))
-            if st.button("Send a test", key=f"test-{one.name}", icon=":material/send:", disabled=not _may_act()):
+            if st.button("Send a test", key=f"test-{one.name}", icon=":material/send:", disabled=not may_act()):
                 _test(one.name)
             if (
                 known is not None
                 and known.dead
                 and st.button(
-                    f"Replay {known.dead}", key=f"replay-{one.name}", icon=":material/replay:", disabled=not _may_act()
+                    f"Replay {known.dead}", key=f"replay-{one.name}", icon=":material/replay:", disabled=not may_act()
                 )
             ):
                 _replay(receiver=one.name)
@@ -206,7 +200,7 @@ def _drawer(notification_id: str) -> None:
             _attempts(tries, face),
         )
     )
-    if one.state == "dead" and st.button("Replay", icon=":material/replay:", type="primary", disabled=not _may_act()):
+    if one.state == "dead" and st.button("Replay", icon=":material/replay:", type="primary", disabled=not may_act()):
         _replay(notification_id=one.id)
     st.caption("What was sent")
     st.code(_pretty(one.body), language="json", wrap_lines=True)

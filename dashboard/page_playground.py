@@ -11,13 +11,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import acts, parts, shared
 from dashboard.conversation import Exchange, Prompt
-from dashboard.frame import actor, address, banner_row, named, page, require_actor, title
+from dashboard.frame import address, banner_row, may_act, named, page, require_actor, title
 from dashboard.markup import Child, Html, div, icon, span
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES
 from dashboard.times import dollars, milliseconds
 from dashboard.wording import CAUSES, Face, Tone
-from engine.control import Rank
 from engine.core.messages import Role, Usage
 from engine.recording import cost_of
 
@@ -36,8 +35,7 @@ def playground() -> None:
     """A prompt and its answers."""
     manager, _ = title("Playground", "A prompt of your own, through the gateway")
     banner_row(manager)
-    who = actor()
-    may_ask = who is not None and who.rank is Rank.OPERATOR
+    may_ask = may_act()
     with st.container(key="card-ask"):
         mode = (
             st.segmented_control("Ask", label_visibility="collapsed", required=True, **named("ask", MODES, CALLER))
