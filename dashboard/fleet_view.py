@@ -22,7 +22,7 @@ _VERDICTS = {
 def card(fleet: FleetState | None) -> Html:
     """The whole card; a sentence while nobody has reported."""
     if fleet is None or not fleet.seats:
-        return div("sg-card", parts.empty("No instance has reported yet.", symbol="dns"))
+        return parts.empty_card("No instance has reported yet.", symbol="dns")
     rows = [_row(seat) for seat in fleet.seats]
     columns = ("Instance", "Host", "State", "On primary", "On secondary", "Epoch", "Agreement read", "Version")
     more = f" and {fleet.left_out} more instances" if fleet.left_out else ""

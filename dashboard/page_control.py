@@ -32,19 +32,13 @@ def control() -> None:
     live, face, allowed = shared.live(manager), clock(), may_act()
     if live.document is None:
         parts.show(
-            div(
-                "sg-card",
-                parts.empty("Nothing is agreed on yet: the first request starts the agreement.", symbol="handshake"),
-            )
+            parts.empty_card("Nothing is agreed on yet: the first request starts the agreement.", symbol="handshake")
         )
         return
     if not allowed:
         parts.show(
-            div(
-                "sg-card",
-                parts.empty(
-                    "You may look and not act: sign in with an operator key to change anything.", symbol="visibility"
-                ),
+            parts.empty_card(
+                "You may look and not act: sign in with an operator key to change anything.", symbol="visibility"
             )
         )
     left, right = st.columns(2)

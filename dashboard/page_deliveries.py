@@ -119,10 +119,7 @@ def _receiver(one: Receiver, known: ReceiverSums | None, face: Clockface) -> Htm
 def _outbox(rows: Sequence[Notification], face: Clockface) -> None:
     if not rows:
         parts.show(
-            div(
-                "sg-card",
-                parts.empty("No notification yet: nothing has fired, or nothing matches the filters.", symbol="outbox"),
-            )
+            parts.empty_card("No notification yet: nothing has fired, or nothing matches the filters.", symbol="outbox")
         )
         return
     cells: list[list[Child]] = [

@@ -60,12 +60,9 @@ def _list(manager: str) -> None:
     )
     if not found:
         parts.show(
-            div(
-                "sg-card",
-                parts.empty(
-                    f"No incident in {picked}: no breaker opened, nothing failed over, no alert fired.",
-                    symbol="verified",
-                ),
+            parts.empty_card(
+                f"No incident in {picked}: no breaker opened, nothing failed over, no alert fired.",
+                symbol="verified",
             )
         )
         return
@@ -106,13 +103,10 @@ def _detail(manager: str, chosen: str) -> None:
     parts.show(link(address("incidents"), icon("arrow_back"), "All incidents", cls="sg-back"))
     if case is None:
         parts.show(
-            div(
-                "sg-card",
-                parts.empty(
-                    "There is no such incident: it may be older than the raw records that are kept, "
-                    "or the moment was calm.",
-                    symbol="search_off",
-                ),
+            parts.empty_card(
+                "There is no such incident: it may be older than the raw records that are kept, "
+                "or the moment was calm.",
+                symbol="search_off",
             )
         )
         return

@@ -56,7 +56,7 @@ def playground() -> None:
     elif (kept := st.session_state.get("answers")) is not None and kept[0] == manager:
         _places(manager, kept[1])
     else:
-        parts.show(div("sg-card", parts.empty("The answer appears here as it arrives.", symbol="forum")))
+        parts.show(parts.empty_card("The answer appears here as it arrives.", symbol="forum"))
 
 
 def _ask(prompt: Prompt, mode: str) -> None:

@@ -188,7 +188,7 @@ def _table(found: RequestPage, face: Clockface) -> None:
         told = "No request matches: choose a longer time or fewer filters."
         if found.next is not None:
             told = f"No request matches back to {face.text(found.next[0])}: look at older ones."
-        parts.show(div("sg-card", parts.empty(told, symbol="filter_alt_off")))
+        parts.show(parts.empty_card(told, symbol="filter_alt_off"))
     pager(f"{found.next[0]}_{found.next[1]}" if found.next is not None else None)
 
 

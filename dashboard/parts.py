@@ -50,6 +50,11 @@ def empty(sentence: str, *, symbol: str = "inbox") -> Html:
     return div("sg-empty", icon(symbol), tag("p", sentence))
 
 
+def empty_card(sentence: str, *, symbol: str = "inbox") -> Html:
+    """A card of its own that says why there is nothing."""
+    return div("sg-card", empty(sentence, symbol=symbol))
+
+
 def advice_line(advice: Advice) -> Html:
     """Who can fix it, and what to do next."""
     owner = span("sg-owner", icon(wording.OWNER_ICONS[advice.owner]), advice.owner)
