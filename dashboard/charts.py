@@ -6,19 +6,29 @@ those who do not see it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from dashboard.happenings import Happening
 from dashboard.look import BODY_FONT, Palette, palette
 from dashboard.markup import Html, div, span, tag
 from dashboard.times import DAY_MS, Clockface
+from engine.queries import EventKind, TrafficPoint
 
 HEIGHT: Final = 190
 CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
+ANSWERS: Final[Mapping[str, str]] = {
+    "primary": "primary",
+    "secondary": "secondary",
+    "failed": "bad_fill",
+    "shed": "warn_fill",
+    "other": "faint",
+}
+"""How a request can have ended, from the bottom of a stack, with its colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +111,43 @@ def _legend(figure: go.Figure) -> Html:
     return div("sg-legend sg-chart-legend", *marks)
 
 
-def bin_series(rows: Mapping[int, float], start_ms: int, end_ms: int, size_ms: int) -> list[tuple[int, float]]:
-    """Values by bin with zeros where there are none."""
-    first = start_ms // size_ms * size_ms
-    return [(at, rows.get(at, 0)) for at in range(first, end_ms, size_ms)]
+def answers(traffic: Iterable[TrafficPoint], start_ms: int, end_ms: int, size_ms: int) -> list[Series]:
+    """Requests over time by who answered them, or how they failed, as bars to stack; zero where a bin has none.
+
+    What is nobody's failure, a caller's mistake or a cancelled request, is `other`.
+
+    Args:
+        traffic: Requests by bin.
+        start_ms: Where the axis begins.
+        end_ms: Where it ends.
+        size_ms: Length of a bin.
+    """
+    counts: dict[str, dict[int, int]] = {kind: {} for kind in ANSWERS}
+
+    def count(kind: str, at_ms: int, n: int) -> None:
+        if n:
+            counts[kind][at_ms] = counts[kind].get(at_ms, 0) + n
+
+    for row in traffic:
+        if row.outcome == "error":
+            count("failed", row.start_ms, row.errors)
+            count("other", row.start_ms, row.n - row.errors)
+        else:
+            kind = row.role if row.outcome == "ok" else row.outcome
+            count(kind if kind in ANSWERS else "other", row.start_ms, row.n)
+    starts = range(start_ms // size_ms * size_ms, end_ms, size_ms)
+    return [
+        Series(kind, ANSWERS[kind], [(at, rows.get(at, 0)) for at in starts]) for kind, rows in counts.items() if rows
+    ]
+
+
+def flag_moves(happened: Iterable[Happening]) -> list[Flag]:
+    """Moves of the active model on the time axis, in the colour of the model that took over."""
+    return [
+        Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint")
+        for one in happened
+        if one.kind is EventKind.FAILOVER
+    ]
 
 
 def _figure(

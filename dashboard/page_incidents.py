@@ -7,13 +7,12 @@ import streamlit as st
 from dashboard import charts, export, parts, shared, wording
 from dashboard.availability import Health, summary
 from dashboard.casefile import ENDINGS, CaseFile, Line, before_during_after
-from dashboard.charts import Flag, Series
+from dashboard.charts import Series
 from dashboard.frame import address, banner_row, clock, page, pager, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.timeline import evidence_table, timeline
 from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
 from dashboard.wording import Face, Tone
-from engine.queries import EventKind
 
 SPANS = {"24 h": 1, "7 days": 7, "30 days": 30}
 PAGE_ROWS = 50
@@ -191,42 +190,10 @@ def _stretch(name: str, health: Health | None) -> Html:
     )
 
 
-def _flags(case: CaseFile) -> list[Flag]:
-    return [
-        Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint")
-        for one in case.timeline
-        if one.kind is EventKind.FAILOVER
-    ]
-
-
 def _charts(case: CaseFile, face: Clockface) -> None:
-    size = case.bin_minutes * MINUTE_MS
-    flags = _flags(case)
-
-    def answers(role: str) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for row in case.traffic:
-            if row.role == role and row.outcome == "ok":
-                found[row.start_ms] = found.get(row.start_ms, 0) + row.n
-        return found
-
-    def ended(outcome: str) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for row in case.traffic:
-            if row.outcome == outcome:
-                found[row.start_ms] = found.get(row.start_ms, 0) + (row.errors if outcome == "error" else row.n)
-        return found
-
-    series = [
-        Series(name, colour, charts.bin_series(rows, case.start_ms, case.end_ms, size))
-        for name, colour, rows in (
-            ("primary", "primary", answers("primary")),
-            ("secondary", "secondary", answers("secondary")),
-            ("failed", "bad_fill", ended("error")),
-            ("shed", "warn_fill", ended("shed")),
-        )
-        if rows
-    ]
+    size, flags = case.bin_minutes * MINUTE_MS, charts.flag_moves(case.timeline)
+    ended = charts.answers(case.traffic, case.start_ms, case.end_ms, size)
+    series = [one for one in ended if one.name != "other"]
     with st.container(key="card-answers"):
         parts.show(
             parts.heading(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import charts, parts, shared, wording
-from dashboard.charts import Flag, Series
 from dashboard.frame import address, banner_row, clock, named, page, pager, theme, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, div, join, link, span
@@ -138,32 +137,7 @@ def _cursor(text: str | None) -> tuple[int, str] | None:
 
 
 def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretch: Stretch, face: Clockface) -> None:
-    kinds: dict[str, dict[int, float]] = {"primary": {}, "secondary": {}, "failed": {}, "shed": {}, "other": {}}
-    for row in traffic:
-        kind = (
-            row.role
-            if row.outcome == "ok" and row.role in kinds
-            else "failed"
-            if row.errors
-            else "shed"
-            if row.outcome == "shed"
-            else "other"
-        )
-        kinds[kind][row.start_ms] = kinds[kind].get(row.start_ms, 0) + row.n
-    colours = {
-        "primary": "primary",
-        "secondary": "secondary",
-        "failed": "bad_fill",
-        "shed": "warn_fill",
-        "other": "faint",
-    }
-    size = stretch.bin_minutes * MINUTE_MS
-    series = [
-        Series(kind, colours[kind], charts.bin_series(rows, stretch.start_ms, stretch.end_ms, size))
-        for kind, rows in kinds.items()
-        if rows
-    ]
-    flags = [Flag(one.ts_ms, f"{one.before} → {one.after}", one.after or "faint") for one in moves]
+    series = charts.answers(traffic, stretch.start_ms, stretch.end_ms, stretch.bin_minutes * MINUTE_MS)
     total = sum(row.n for row in traffic)
     with st.container(key="card-histogram"):
         minutes = stretch.bin_minutes
@@ -173,7 +147,7 @@ def _histogram(traffic: list[TrafficPoint], moves: tuple[Happening, ...], stretc
         )
         if total:
             charts.show(
-                charts.bars(face, theme(), series, flags),
+                charts.bars(face, theme(), series, charts.flag_moves(moves)),
                 "requests-histogram",
                 f"{total} requests over time by who answered them or how they failed",
             )
