@@ -85,7 +85,7 @@ def _day(past: Past, face: Clockface) -> Html:
 
 
 def _move_words(move: Happening, past: Past, face: Clockface) -> str:
-    cause = wording.advice(cause_of(move, past.tries, past.bin_minutes))
+    cause = wording.advice(cause_of(move, past.failures, past.bin_minutes))
     return f"{cause.label}: {move.before} → {move.after}, {face.text(move.ts_ms)}"
 
 
@@ -150,7 +150,7 @@ def _held(one: Row, face: Clockface) -> str:
 def _moves(past: Past, face: Clockface) -> Html:
     rows = []
     for move in past.moves[:RECENT_MOVES]:
-        cause = wording.advice(cause_of(move, past.tries, past.bin_minutes))
+        cause = wording.advice(cause_of(move, past.failures, past.bin_minutes))
         rows.append(
             link(
                 address("incidents", at=move.ts_ms),

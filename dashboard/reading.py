@@ -108,14 +108,17 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The last day of one manager, in bins, with its events newest first."""
+    """The last day of one manager, in bins, with its events newest first.
+
+    `traffic` says how requests ended, whichever model answered; `failures` are attempts that did not go well.
+    """
 
     from_ms: int
     to_ms: int
     bin_minutes: int
     manager: str
     traffic: Sequence[TrafficPoint] = ()
-    tries: Sequence[AttemptPoint] = ()
+    failures: Sequence[AttemptPoint] = ()
     moves: Sequence[Happening] = ()
     active_before: str = "primary"
     breakers: Sequence[Happening] = ()
@@ -179,7 +182,7 @@ def read_past(
         now_ms: Wall time.
         span_ms: How far back.
         bin_minutes: Length of a bin; whole hours are read much faster.
-        sums_only: Leave out what only ribbons show: attempts, breakers, and which model answered.
+        sums_only: Leave out what only ribbons show: failures and breakers.
     """
     size = bin_minutes * MINUTE_MS
     start = (now_ms - span_ms) // size * size
@@ -196,10 +199,10 @@ def read_past(
         to_ms=now_ms,
         bin_minutes=bin_minutes,
         manager=manager,
-        traffic=_ended(connection, manager, start, now_ms, size)
+        traffic=_ended(connection, manager, start, now_ms, size),
+        failures=()
         if sums_only
-        else queries.traffic_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
-        tries=() if sums_only else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes),
+        else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes, failed=True),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
         breakers=() if sums_only else events(EventKind.BREAKER),

@@ -86,23 +86,28 @@ def traffic_series(
 
 
 def attempt_series(
-    connection: Connection, manager: str, start_ms: int, end_ms: int, *, step_minutes: int = 1
+    connection: Connection, manager: str, start_ms: int, end_ms: int, *, step_minutes: int = 1, failed: bool = False
 ) -> list[AttemptPoint]:
-    """Attempts by step, those of probes and canaries included; arguments as of `traffic_series`."""
+    """Attempts by step, those of probes and canaries included; arguments as of `traffic_series`.
+
+    `failed` leaves out those that went well or were cancelled, which are most of the rows.
+    """
     rows = connection.execute(
         """
         SELECT at, role, model, category, sum(n) FROM (
             SELECT hour * 60 / :step * :step AS at, role, model, category, n
             FROM json_each(:hours) AS run CROSS JOIN attempt_hour
             WHERE manager = :manager AND hour >= run.value ->> 0 AND hour < run.value ->> 1
+                AND (NOT :failed OR category NOT IN ('ok', 'cancelled'))
             UNION ALL
             SELECT minute / :step * :step, role, model, category, n
             FROM json_each(:minutes) AS run CROSS JOIN attempt_minute
             WHERE manager = :manager AND minute >= run.value ->> 0 AND minute < run.value ->> 1
+                AND (NOT :failed OR category NOT IN ('ok', 'cancelled'))
         )
         GROUP BY at, role, model, category ORDER BY at, role, model, category
         """,
-        _steps(connection, manager, start_ms, end_ms, step_minutes),
+        {**_steps(connection, manager, start_ms, end_ms, step_minutes), "failed": failed},
     )
     return [AttemptPoint(at * MINUTE_MS, *row) for at, *row in rows]
 
