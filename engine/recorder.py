@@ -49,7 +49,7 @@ some hundreds of requests a second, whose threads a commit for each of them woul
 CROWD_COMMITS = 32
 GATHER_S = 0.002
 """The longest that is gathered; it ends sooner when nobody has come for a while, for then all wait for the commit."""
-GATHER_STEP_S = 0.0003
+GATHER_STEP_S = 0.0001
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
 

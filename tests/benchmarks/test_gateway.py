@@ -66,7 +66,7 @@ def test_requests_a_second(rig: Rig) -> None:
         "≥ 0.5",
     )
     say("bare proxy over gateway, processor time a request", f"{statistics.median(costs):.2f}", "")
-    assert max(speeds) > 0.3
+    assert max(speeds) >= 0.5
 
 
 @pytest.mark.bench

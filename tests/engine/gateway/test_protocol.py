@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -82,3 +83,23 @@ def test_a_caller_that_expects_100_continue_gets_it_before_it_sends_its_body(ser
         assert caller.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n")
         caller.sendall(body)
         assert caller.recv(10_000).startswith(b"HTTP/1.1 4")
+
+
+def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(serve: Serve) -> None:
+    running = serve()
+    running.server.config.timeout_keep_alive = 1
+    with (
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as idle,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as busy,
+    ):
+        for caller in (idle, busy):
+            _ask(caller)
+        for _ in range(4):
+            time.sleep(0.4)
+            _ask(busy)
+        assert idle.recv(1) == b"", "closed by the gateway"
+
+
+def _ask(caller: socket.socket) -> None:
+    caller.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert caller.recv(10_000).startswith(b"HTTP/1.1 200")
