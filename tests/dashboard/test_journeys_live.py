@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from browser import browser, chromium, dashboard, go, visit
 from playwright.sync_api import Browser, Page, expect
-from running import Place, fetch, serving
+from running import MODELS, Place, fetch, serving
 
 from tests.upstream import Fault, Upstream
 
@@ -26,24 +26,18 @@ PRO = "gemini-2.5-pro"
 ARRIVES_MS = 40_000
 """Until an outage is on the page: the breaker's window, an agreement, and the snapshots that viewers share."""
 
-BODY = """
+PROVIDER = """
 [providers.models]
 kind = "openai"
 base_url = "{url}"
 api_key_env = "UPSTREAM_KEY"
-[models.pro]
-provider = "models"
-name = "gemini-2.5-pro"
-[models.flash]
-provider = "models"
-name = "gemini-2.5-flash"
-[managers.chat]
-primary = "pro"
-secondary = "flash"
+"""
+RETRY = """
 [managers.chat.retry]
 base_delay = "5ms"
 max_delay = "10ms"
 """
+BODY = PROVIDER + MODELS + RETRY
 
 
 @pytest.fixture(scope="module")
