@@ -22,7 +22,7 @@ from engine.core.effects import (
 from engine.core.errors import SwitchgearError
 from engine.core.messages import JSON, Call, Chunk, Completion, Reply, Request, Role
 from engine.core.outcomes import ProviderFailure
-from engine.deadlines import deadlines
+from engine.deadlines import deadlines, timeout
 from engine.endings import LimitPassed, answer_limit, failed, succeeded
 from engine.exchange import COMMIT_WITHIN, Flight
 from engine.feeds import AsyncFeed, PassedTime, open_async_feed
@@ -138,12 +138,12 @@ class AsyncDualModelManager(Managed):
         if self._exchange.keeps_limits(provider):
             return await provider.generate(call)
         try:
-            async with asyncio.timeout(limit.seconds) as clock:
+            async with timeout(limit.seconds) as clock:
                 if self._exchange.is_async(provider):
                     return await provider.generate(call)
                 return await self._in_thread(provider, call)
         except TimeoutError:
-            if clock.expired():
+            if clock.expired:
                 raise limit from None
             raise
 

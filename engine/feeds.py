@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from engine.core.messages import Call, Delta
+from engine.deadlines import deadlines, timeout
 from engine.loop import LoopThread
 from engine.providers.base import Limit, Provider, is_async, timed_out
 from engine.workers import Job, Workers
@@ -41,7 +42,7 @@ Item = Delta | BaseException | _End
 class Feed(Protocol):
     """A stream read by a threaded driver."""
 
-    def next(self, timeout: float) -> Delta | None:
+    def next(self, patience: float) -> Delta | None:
         """The next event, `None` at the end; raises `PassedTime`, or what the provider raised."""
         ...
 
@@ -121,9 +122,9 @@ class _WorkerFeed(_Pump):
     def put(self, item: Item) -> None:
         self._items.put(item)
 
-    def next(self, timeout: float) -> Delta | None:
+    def next(self, patience: float) -> Delta | None:
         try:
-            item = self._items.get(timeout=max(0.0, timeout))
+            item = self._items.get(timeout=max(0.0, patience))
         except Empty:
             raise PassedTime from None
         self.room.release()
@@ -145,14 +146,14 @@ class _LoopFeed:
     async def _pump(self, provider: Provider, call: Call) -> None:
         stream = provider.stream(call)
         assert isinstance(stream, AsyncIterator)
-        clock = asyncio.timeout(call.limits.total)
+        clock = timeout(call.limits.total)
         try:
             async with clock, contextlib.aclosing(stream) as deltas:  # type: ignore[type-var]
                 async for delta in deltas:
                     await self._room.acquire()
                     self._items.put(delta)
         except TimeoutError as error:
-            self._items.put(timed_out(Limit.TOTAL, call.limits.total) if clock.expired() else error)
+            self._items.put(timed_out(Limit.TOTAL, call.limits.total) if clock.expired else error)
         except BaseException as error:  # handed to the reader
             self._items.put(error)
             if isinstance(error, asyncio.CancelledError):
@@ -160,9 +161,9 @@ class _LoopFeed:
         else:
             self._items.put(_END)
 
-    def next(self, timeout: float) -> Delta | None:
+    def next(self, patience: float) -> Delta | None:
         try:
-            item = self._items.get(timeout=max(0.0, timeout))
+            item = self._items.get(timeout=max(0.0, patience))
         except Empty:
             raise PassedTime from None
         self._loop.loop.call_soon_threadsafe(self._room.release)
@@ -180,7 +181,7 @@ class _DirectFeed:
         assert isinstance(stream, AsyncIterator)
         self._stream = stream
         total = call.limits.total
-        self._deadline = None if total is None else asyncio.get_running_loop().call_later(total, self._late)
+        self._deadline = None if total is None else deadlines().call_later(total, self._late)
         self._ending: asyncio.Task[None] | None = None
 
     def _late(self) -> None:
@@ -188,10 +189,10 @@ class _DirectFeed:
 
     async def next(self, patience: float) -> Delta | None:
         try:
-            async with asyncio.timeout(patience) as limit:
+            async with timeout(patience) as limit:
                 return await anext(self._stream, None)
         except TimeoutError:
-            if limit.expired():
+            if limit.expired:
                 raise PassedTime from None
             raise
 
@@ -219,7 +220,7 @@ class _BridgedFeed(_Pump):
 
     async def next(self, patience: float) -> Delta | None:
         try:
-            async with asyncio.timeout(patience):
+            async with timeout(patience):
                 item = await self._items.get()
         except TimeoutError:
             raise PassedTime from None

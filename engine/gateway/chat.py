@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from engine.async_manager import AsyncDualModelManager
 from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, SwitchgearError, UnknownManager
 from engine.core.messages import Account, Chunk, Role
-from engine.deadlines import deadlines
+from engine.deadlines import deadlines, timeout
 from engine.gateway.access import ROLE_HEADER, Access
 from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
 from engine.ids import new_id
@@ -153,12 +153,12 @@ async def _whole(manager: AsyncDualModelManager, asked: Asked, send: Send) -> No
 async def _stream(manager: AsyncDualModelManager, asked: Asked, send: Send) -> None:
     """Stream an answer; a caller who does not read it holds nothing beyond the deadline."""
     sending = False
-    loop, clock = asyncio.get_running_loop(), asyncio.timeout(None)
+    loop, clock = asyncio.get_running_loop(), timeout(None)
 
     def over() -> None:
-        clock.reschedule(loop.time() + (0.0 if sending else READER_GRACE))
+        clock.move(loop.time() + (0.0 if sending else READER_GRACE))
 
-    deadline = loop.call_later(manager.total, over)
+    deadline = deadlines().call_later(manager.total, over)
     body: StreamBody | None = None
     try:
         async with clock:

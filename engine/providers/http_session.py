@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from engine.core.messages import Limits
-from engine.deadlines import Timer, deadlines
+from engine.deadlines import Alarm
 from engine.providers.base import Limit, timed_out
 
 _KEEP_ALIVE = 15.0
@@ -36,13 +36,10 @@ class Exchange:
     """
 
     __slots__ = (
+        "_alarm",
         "_began",
         "_binding",
-        "_cancelling",
         "_connecting",
-        "_struck",
-        "_task",
-        "_timer",
         "_watched",
         "limits",
         "response",
@@ -55,9 +52,7 @@ class Exchange:
         self.response: aiohttp.ClientResponse | None = None
         self._began = asyncio.get_running_loop().time()
         self._connecting = False
-        self._task: asyncio.Task[object] | None = None
-        self._timer: Timer | None = None
-        self._cancelling, self._struck = 0, False
+        self._alarm = Alarm()
         self._watched = self._binding = Limit.TOTAL
 
     def within(self, limit: Limit) -> AbstractAsyncContextManager[None]:
@@ -71,8 +66,8 @@ class Exchange:
     def connecting(self, busy: bool) -> None:
         """A connection is being made, because there is none to use again; or it stands now."""
         self.reused, self._connecting = False, busy
-        if self._task is not None and not self._struck:
-            self._wind_up()
+        if self._alarm.pending:
+            self._alarm.move(self._deadline())
 
     def close(self) -> None:
         """Close the connection unless the answer was read to its end."""
@@ -81,30 +76,13 @@ class Exchange:
 
     def enter(self, limit: Limit) -> None:
         """Begin a step; for `within`."""
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._watched, self._cancelling, self._struck = limit, self._task.cancelling(), False
-        self._wind_up()
+        self._watched = limit
+        self._alarm.enter(self._deadline())
 
     def leave(self, error: type[BaseException] | None) -> None:
-        """End a step; for `within`. As `asyncio.timeout` does, but our clocks cost a third of it."""
-        task, self._task = self._task, None
-        assert task is not None
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._struck and task.uncancel() <= self._cancelling and error is asyncio.CancelledError:
+        """End a step; for `within`."""
+        if self._alarm.leave(error):
             raise timed_out(self._binding, self._seconds(self._binding)) from None
-
-    def _wind_up(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        when = self._deadline()
-        self._timer = None if when is None else deadlines().call_at(when, self._strike)
-
-    def _strike(self) -> None:
-        assert self._task is not None
-        self._struck = True
-        self._task.cancel()
 
     def _deadline(self) -> float | None:
         """The loop time the current step must end by; `_binding` is the clock that says so."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 
 import pytest
@@ -10,7 +12,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.deadlines import FEW, Deadlines, deadlines
+from engine.deadlines import FEW, Deadlines, deadlines, timeout
 
 LATE = 0.5
 """Seconds a loaded machine may be late."""
@@ -138,3 +140,84 @@ def test_every_loop_has_its_own() -> None:
         return deadlines()
 
     assert asyncio.run(main()) is not asyncio.run(main())
+
+
+def test_after_a_standstill_all_wait_once_until_the_loop_has_caught_up() -> None:
+    loop = Hands()
+    kept, struck = Deadlines(loop), list[float]()
+    for when in (1.0, 2.0, 2.5):
+        kept.call_at(when, lambda: struck.append(loop.time()))
+    loop.now = 2.2
+    loop.turn(2.2)
+    assert struck == []
+    loop.now = 9.0  # and once more: a loop that is always late strikes all the same
+    loop.turn(9.0)
+    loop.close()
+    assert struck == [9.0, 9.0, 9.0]
+
+
+def test_one_that_is_over_when_it_is_made_waits_for_nothing() -> None:
+    loop = Hands()
+    kept, struck = Deadlines(loop), list[float]()
+    loop.now = 9.0
+    kept.call_at(1.0, lambda: struck.append(loop.time()))
+    loop.turn(9.0)
+    loop.close()
+    assert struck == [9.0]
+
+
+def _answers_after(listening: socket.socket, seconds: float) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        time.sleep(seconds)
+        connection.sendall(b"hello\n")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_answer_that_came_while_the_loop_stood_still_came_in_time(run: object) -> None:
+    async def main(address: tuple[str, int]) -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 1.5)
+        try:
+            async with timeout(0.5):
+                return await reader.readline()
+        finally:
+            writer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_answers_after, args=(listening, 0.3), daemon=True).start()
+        assert run(main(listening.getsockname())) == b"hello\n"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_step_ends_at_its_time_and_at_another_when_it_is_moved(run: object) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with timeout(0.01) as limit:
+                await asyncio.sleep(60)
+        assert limit.expired
+        async with timeout(0.01) as limit:
+            limit.move(asyncio.get_running_loop().time() + 60)
+            await asyncio.sleep(0.05)
+        assert not limit.expired
+        async with timeout(None) as limit:
+            limit.move(asyncio.get_running_loop().time() + 60)
+        assert not limit.expired
+        with pytest.raises(TimeoutError, match="another's"):
+            async with timeout(60) as limit:
+                raise TimeoutError("another's")
+        assert not limit.expired
+
+    run(main())  # type: ignore[operator]
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    async def step() -> None:
+        async with timeout(60):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(step())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

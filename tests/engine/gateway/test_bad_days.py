@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
 from engine.core.messages import Role
+from engine.sqlite import sqlite3
 from tests.engine.drivers import outstanding, within
 from tests.engine.gateway.conftest import Serve
 from tests.engine.gateway.running import PRO, Running, about, error_of
+from tests.rig import Answer, FastModel, Gateway
+from tests.rig.load import Client, body_of
 from tests.upstream import Fault, Upstream
 
 HOURS = 5 * 3600.0
@@ -137,3 +144,39 @@ def test_a_clock_that_jumps_by_hours_changes_no_decision_and_loses_no_record(
     assert gateway.counted("requests_total", status_code="200") == 10
     assert gateway.act("DELETE", "/override?reason=done").ok
     assert len(gateway.rows("failovers", "scope = 'active'")) == 1
+
+
+SHORT = """
+[managers.chat.timeouts]
+first_token = "1s"
+idle = "1s"
+answer = "2500ms"
+"""
+
+
+def test_a_machine_that_stands_still_takes_no_model_for_one_that_hangs(tmp_path: Path) -> None:
+    async def ask(port: int, body: bytes) -> Answer:
+        client = Client(port)
+        try:
+            return await client.ask(body)
+        finally:
+            client.close()
+
+    async def ask_all() -> list[Answer]:
+        slow = body_of(stream=True, events=20, pause=0.1), body_of(pause=2.0)
+        asking = [asyncio.ensure_future(ask(gateway.port, body)) for body in slow for _ in range(5)]
+        await asyncio.sleep(0.8)
+        os.kill(gateway.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(3.0)
+        finally:
+            os.kill(gateway.pid, signal.SIGCONT)
+        return await asyncio.gather(*asking)
+
+    with FastModel(tmp_path) as model, Gateway(tmp_path, model.url, extra=SHORT) as gateway:
+        answers = asyncio.run(ask_all())
+    assert all(answer.whole for answer in answers)
+    assert min(answer.seconds for answer in answers) > 3.0
+    with closing(sqlite3.connect(gateway.store)) as connection:
+        categories = connection.execute("SELECT category, count(*) FROM attempts GROUP BY 1").fetchall()
+    assert categories == [("ok", len(answers))]
