@@ -4,9 +4,8 @@ Every request is under several clocks, and hardly any of them ever strikes. A ti
 and thrown away, which costs a quick request more than what it guards. Here cancelling is a mark, and one timer of the
 loop stands for all (as asyncio's own loop keeps its timers, and uvloop does not).
 
-A loop that stood still, because the machine was paused or something blocked it, finds its timers due together with
-the answers that came meanwhile, and uvloop calls the timers first. So timers that are late wait until the loop has
-read what there is: a pause of ours is not taken for a model that hangs.
+After a standstill a loop finds its timers due together with the answers that came meanwhile, and uvloop calls the
+timers first. So timers that are late wait until the loop has read what there is (`engine.standstill`).
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from engine.standstill import CATCH_UP, STOOD_STILL
+
 FEW: Final = 64
 """Cancelled timers that are kept without a look; beyond that at most half of all are."""
-STOOD_STILL: Final = 0.25
-"""Seconds late at which the loop stood still."""
-CATCH_UP: Final = 0.05
-"""Seconds in which a loop that stood still reads what came meanwhile."""
 
 
 class Timer:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
+from engine import standstill
 from engine.core.messages import Call, Delta
 from engine.deadlines import deadlines, timeout
 from engine.loop import LoopThread
@@ -123,10 +124,7 @@ class _WorkerFeed(_Pump):
         self._items.put(item)
 
     def next(self, patience: float) -> Delta | None:
-        try:
-            item = self._items.get(timeout=max(0.0, patience))
-        except Empty:
-            raise PassedTime from None
+        item = _taken(self._items, patience)
         self.room.release()
         return _opened(item)
 
@@ -162,10 +160,7 @@ class _LoopFeed:
             self._items.put(_END)
 
     def next(self, patience: float) -> Delta | None:
-        try:
-            item = self._items.get(timeout=max(0.0, patience))
-        except Empty:
-            raise PassedTime from None
+        item = _taken(self._items, patience)
         self._loop.loop.call_soon_threadsafe(self._room.release)
         return _opened(item)
 
@@ -229,6 +224,20 @@ class _BridgedFeed(_Pump):
 
     async def close(self) -> None:
         self.stop()
+
+
+def _taken(items: SimpleQueue[Item], patience: float) -> Item:
+    """The next item of a queue."""
+    taken: list[Item] = []
+
+    def take(seconds: float) -> bool:
+        with contextlib.suppress(Empty):
+            taken.append(items.get(timeout=seconds))
+        return bool(taken)
+
+    if not standstill.wait(take, patience):
+        raise PassedTime
+    return taken[0]
 
 
 def _opened(item: Item) -> Delta | None:

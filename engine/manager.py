@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Self
 
+from engine import standstill
 from engine.canaries import Canary
 from engine.config import Config
 from engine.control import Actor, Control
@@ -124,8 +125,7 @@ class DualModelManager(Managed):
         if self._exchange.is_async(provider):
             future = self._loop.submit(_completed(provider, call))
             try:
-                done, _ = concurrent.futures.wait((future,), limit.seconds)
-                if not done:
+                if not standstill.wait(lambda seconds: bool(futures.wait((future,), seconds).done), limit.seconds):
                     raise limit
             finally:
                 future.cancel()
@@ -133,7 +133,7 @@ class DualModelManager(Managed):
         job = self._workers.submit(lambda: provider.generate(call))
         ended = False
         try:
-            ended = job.wait(limit.seconds)
+            ended = standstill.wait(job.wait, limit.seconds)
         finally:
             if not ended:
                 job.give_up()
@@ -281,7 +281,7 @@ async def _completed(provider: AsyncProvider, call: Call) -> Completion:
 
 def _settle(flight: Flight, verdict: Verdict, ticket: Ticket) -> None:
     """Wait until a request is on record; what a caller has seen is never missing there."""
-    if not ticket.wait(COMMIT_WITHIN) or ticket.error is not None:
+    if not standstill.wait(ticket.wait, COMMIT_WITHIN) or ticket.error is not None:
         raise flight.uncommitted(verdict, ticket)
 
 

@@ -1,0 +1,112 @@
+"""A process that was stopped for a while, as a paused machine is, blames no model for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import standstill
+from tests.engine.standing import EACH
+from tests.upstream import Fault, Upstream
+
+CONFIG = """
+[store]
+url = "sqlite:///switchgear.db"
+[providers.local]
+kind = "{kind}"
+base_url = "{url}"
+api_key_env = "STANDING_KEY"
+[models.pro]
+provider = "local"
+name = "{model}"
+[models.flash]
+provider = "local"
+name = "flash"
+[managers.chat]
+primary = "pro"
+secondary = "flash"
+[managers.chat.timeouts]
+first_token = "1s"
+idle = "1s"
+answer = "2500ms"
+"""
+APPLICATIONS = [
+    ("threads", "openai"),
+    ("threads", "google-genai"),
+    ("threads", "google-generativeai"),
+    ("asyncio", "openai"),
+    ("asyncio", "google-generativeai"),
+]
+STOPPED_S = 3.0
+"""Longer than any clock of the configuration; meanwhile the models have answered."""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        yield server
+
+
+@pytest.mark.parametrize(("driver", "kind"), APPLICATIONS)
+def test_what_came_while_a_process_stood_still_came_in_time(
+    upstream: Upstream, tmp_path: Path, driver: str, kind: str
+) -> None:
+    model, config = f"pro-{driver}-{kind}", tmp_path / "switchgear.toml"
+    url = upstream.openai_url if kind == "openai" else upstream.gemini_url
+    config.write_text(CONFIG.format(kind=kind, url=url, model=model), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.engine.standing", driver, str(config)],
+        env={**os.environ, "STANDING_KEY": "k"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as application:
+        assert application.stdout is not None
+        while (line := application.stdout.readline()) != "ready\n":
+            assert line, "it did not start"
+        upstream.set(model, Fault(event_delay=0.1, words=45, drip=0.15))
+        while len(upstream.seen(model)) < 1 + 2 * EACH:
+            time.sleep(0.005)
+        application.send_signal(signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        application.send_signal(signal.SIGCONT)
+        assert application.stdout.read().splitlines() == ["primary 1"] * 2 * EACH
+
+
+def test_a_wait_that_ends_in_time_is_not_repeated() -> None:
+    asked = list[float]()
+
+    def blocking(seconds: float) -> bool:
+        asked.append(seconds)
+        time.sleep(seconds)
+        return False
+
+    assert not standstill.wait(blocking, 0.01)
+    assert asked == [0.01]
+
+
+def test_a_wait_that_begins_when_its_time_is_long_over_looks_twice() -> None:
+    asked = list[float]()
+    assert not standstill.wait(asked.append, -1.0)  # type: ignore[arg-type]
+    assert asked == [0.0, standstill.CATCH_UP]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_wait_that_ends_late_looks_once_more(comes: bool) -> None:
+    asked = list[float]()
+
+    def blocking(seconds: float) -> bool:
+        asked.append(seconds)
+        if len(asked) == 1:
+            time.sleep(2 * standstill.STOOD_STILL)
+            return False
+        return comes
+
+    assert standstill.wait(blocking, 0.01) is comes
+    assert asked == [0.01, standstill.CATCH_UP]
