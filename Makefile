@@ -1,5 +1,5 @@
 # Everything a contributor needs. `make demo` and `make test` work on a fresh machine with Python 3.11 or newer.
-# Variables: PYTHON=python3.12, TESTS=tests/engine, WORKERS=2 (processes for the tests), PIP_FLAGS=…
+# Variables: PYTHON=python3.12, TESTS=tests/engine, WORKERS=2 (processes for the tests), PYTEST_FLAGS=…, PIP_FLAGS=…
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,7 +12,8 @@ STAMP := $(VENV)/.installed
 TESTS ?= tests
 WORKERS ?= 0
 PIP_FLAGS ?= --quiet --disable-pip-version-check
-PYTEST := $(BIN)/pytest -n $(WORKERS)
+PYTEST_FLAGS ?=
+PYTEST := $(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 CODE := engine alerts dashboard tests setup.py
 
 .PHONY: help
