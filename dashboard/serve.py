@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,12 +54,23 @@ def command(config: Config, port: int | None = None) -> list[str]:
 def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
     """Serve until interrupted or told to end, which is no failure: uvicorn sends itself the signal again afterwards."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, _leave)
     os.environ.update(environment(config, demo=demo))
     from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
 
     sys.argv = [str(SCRIPT)]
     App(SCRIPT, routes=routes(config)).run(config=options(config, port))
+
+
+def _leave(*_: object) -> None:
+    """End this process; before uvicorn takes signals over there is nothing to lose, and afterwards it has finished.
+
+    Not by an exception: one that is raised in a weak reference's callback, say, is swallowed, and we would go on.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, RuntimeError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

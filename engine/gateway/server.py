@@ -95,20 +95,24 @@ def run(application: str, config: Config, taken: socket.socket, *, workers: int 
         "workers": workers,
     }
     prepared = uvicorn.Config(application, **settings)
-    _end_quietly()
     if workers > 1:
         supervisor = Multiprocess(prepared, sockets=[taken])
         supervisor.run()
         return FAILED if any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes) else FINE
     server = uvicorn.Server(prepared)
+    _end_quietly(server)
     server.run(sockets=[taken])
     return FINE if server.started else FAILED
 
 
-def _end_quietly() -> None:
-    """Let a signal that uvicorn has obeyed, and raises again when it is done, end nothing but the server.
+def _end_quietly(server: uvicorn.Server) -> None:
+    """Let a signal before uvicorn takes them over end the server, and one that it raises again afterwards nothing else.
 
     To be told to stop is not a failure: the exit code is 0, as supervisors expect.
     """
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)

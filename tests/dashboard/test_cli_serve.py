@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -37,6 +39,51 @@ def test_the_dashboard_alone_ends_with_0_when_told_to_stop(place: Place, number:
         assert process.stop(number) == 0
         assert "Traceback" not in process.said
     assert not listens(place.page_port)
+
+
+IN_A_CALLBACK = """
+import signal, weakref
+from pathlib import Path
+import streamlit.starlette
+from dashboard import serve
+from engine.config import load
+
+class Thing: pass
+
+class App:
+    def __init__(self, *_, **__): pass
+
+    def run(self, **_):
+        thing = Thing()
+        watched = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+        del thing  # an exception in the callback would be swallowed here
+        raise SystemExit("it went on")
+
+streamlit.starlette.App = App
+serve.run(load(Path("{config}")))
+"""
+BEFORE_UVICORN = """
+import signal, sys
+import uvicorn
+from dashboard.cli import main
+
+run = uvicorn.Server.run
+uvicorn.Server.run = lambda *args, **given: (signal.raise_signal(signal.SIGTERM), run(*args, **given))
+sys.argv = ["switchgear", "serve", "--config", "{config}"]
+main()
+"""
+
+
+@pytest.mark.parametrize("program", [IN_A_CALLBACK, BEFORE_UVICORN])
+def test_a_signal_at_a_bad_moment_is_obeyed_all_the_same(place: Place, program: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", program.format(config=place.path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_a_stream_that_is_open_is_finished_before_it_stops(place: Place) -> None:
