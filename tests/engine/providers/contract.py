@@ -36,7 +36,7 @@ def call(prompt: str = "Why is the sky blue?", model: str = MODEL, limits: Limit
     """A call of one user message; keyword arguments are fields of the request or of the call."""
     of_call = {key: given.pop(key) for key in ("prefill", "attempt") if key in given}
     messages = given.pop("messages", ({"role": "user", "content": prompt},))
-    return Call(Request(messages=messages, **given), model, limits or Limits(5, 5, 5, 5, 10), **of_call)
+    return Call(Request(messages=messages, **given), model, limits or Limits(30, 30, 30, 30, 60), **of_call)
 
 
 class Asked:

@@ -13,6 +13,7 @@ from engine.core.messages import FinishReason, Limits
 from engine.core.outcomes import Category
 from engine.providers.answers import Continuation, answer_text
 from tests.engine.providers.contract import MODEL, Asked, asked, call
+from tests.patience import eventually
 from tests.upstream import HTML, Fault, Upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -49,12 +50,9 @@ TOOL = {
 }
 
 
-def _ended(upstream: Upstream, within: float = 1.0) -> str:
-    """How the last request ended, waiting a little for the server to notice."""
-    until = time.monotonic() + within
-    while not (seen := upstream.seen(MODEL)[-1]).ended and time.monotonic() < until:
-        time.sleep(0.01)
-    return seen.ended
+def _ended(upstream: Upstream) -> str:
+    """How the last request ended, once the server has noticed."""
+    return eventually(lambda: upstream.seen(MODEL)[-1].ended)
 
 
 def test_a_whole_answer_arrives_with_finish_usage_and_model(provider: Asked) -> None:
@@ -81,7 +79,7 @@ def test_an_event_is_given_out_when_it_comes(provider: Asked, upstream: Upstream
     events = provider.stream(call(PROMPT))
     first = next(delta for delta in events if delta.text)
     assert TEXT.startswith(first.text)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     events.close()  # type: ignore[attr-defined]
 
 
@@ -227,12 +225,12 @@ def test_an_output_limit_is_sent_and_its_finish_reason_read(provider: Asked) -> 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
 def test_a_silent_server_runs_into_the_limit(provider: Asked, upstream: Upstream, streaming: bool) -> None:
     upstream.set(MODEL, Fault(hang=True))
-    limits = Limits(connect=5, first_token=0.3, answer=0.3, idle=5, total=5)
+    limits = Limits(connect=60, first_token=0.3, answer=0.3, idle=60, total=60)
     provider.streamed(call(PROMPT, "warm"))
     began = time.monotonic()
     patient = call(PROMPT, limits=limits)
     failure = provider.streamed(patient).failure if streaming else provider.failure(patient)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 30.0
     assert failure is not None
     assert (failure.category, failure.code) == (Category.TIMEOUT, "first_token" if streaming else "answer")
     assert _ended(upstream) == "disconnected"
@@ -241,7 +239,7 @@ def test_a_silent_server_runs_into_the_limit(provider: Asked, upstream: Upstream
 
 def test_headers_without_an_event_run_into_the_first_token_limit(provider: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(first_token=3))
-    failure = provider.streamed(call(PROMPT, limits=Limits(first_token=0.3, idle=5, total=5))).failure
+    failure = provider.streamed(call(PROMPT, limits=Limits(first_token=0.3, idle=60, total=60))).failure
     assert failure is not None
     assert (failure.category, failure.code) == (Category.TIMEOUT, "first_token")
 
@@ -249,8 +247,8 @@ def test_headers_without_an_event_run_into_the_first_token_limit(provider: Asked
 def test_a_stall_runs_into_the_idle_limit(provider: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(stall_after=3))
     began = time.monotonic()
-    got = provider.streamed(call(PROMPT, limits=Limits(first_token=5, idle=0.3, total=5)))
-    assert time.monotonic() - began < 2.0
+    got = provider.streamed(call(PROMPT, limits=Limits(first_token=60, idle=0.3, total=60)))
+    assert time.monotonic() - began < 30.0
     assert got.text == " ".join(TEXT.split(" ")[:9])
     assert got.failure is not None
     assert (got.failure.category, got.failure.code) == (Category.TIMEOUT, "idle")
@@ -260,13 +258,13 @@ def test_a_stall_runs_into_the_idle_limit(provider: Asked, upstream: Upstream) -
 def test_the_callers_deadline_is_told_apart(provider: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(hang=True))
     provider.streamed(call(PROMPT, "warm"))
-    failure = provider.failure(call(PROMPT, limits=Limits(answer=5, total=0.2)))
+    failure = provider.failure(call(PROMPT, limits=Limits(answer=60, total=0.2)))
     assert (failure.category, failure.code) == (Category.TIMEOUT, "total")
 
 
 def test_a_slow_stream_outlives_a_short_idle_limit(provider: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(event_delay=0.05))
-    got = provider.streamed(call(PROMPT, limits=Limits(first_token=2, answer=0.2, idle=0.5)))
+    got = provider.streamed(call(PROMPT, limits=Limits(first_token=60, answer=0.2, idle=0.5)))
     assert (got.text, got.failure) == (TEXT, None)
 
 
