@@ -31,7 +31,7 @@ def main(path: Path, flip_s: float) -> None:
                 " document = json_object('v', 1, 'epoch', epoch + 1,"
                 " 'active', CASE document ->> 'active' WHEN 'primary' THEN 'secondary' ELSE 'primary' END)"
             )
-        ).result(10)
+        ).result(30)
         time.sleep(flip_s)
 
 

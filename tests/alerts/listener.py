@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.patience import PATIENCE_S
+
 
 @dataclass
 class Letter:
@@ -78,7 +80,7 @@ class Listener:
     def __exit__(self, *args: object) -> None:
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join(5)
+        self.thread.join(PATIENCE_S)
 
     @property
     def port(self) -> int:
@@ -88,7 +90,7 @@ class Listener:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook?token=s3cret"
 
-    def wait_for(self, count: int, timeout: float = 10.0) -> list[Letter]:
+    def wait_for(self, count: int, timeout: float = PATIENCE_S) -> list[Letter]:
         with self.arrived:
             enough = self.arrived.wait_for(lambda: len(self.letters) >= count, timeout)
             assert enough, f"{len(self.letters)} letters instead of {count}"

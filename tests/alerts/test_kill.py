@@ -16,6 +16,7 @@ import pytest
 from engine.store import Store
 from tests.alerts.listener import Letter, Listener
 from tests.conftest import SIMULATED
+from tests.patience import PATIENCE_S, eventually
 
 PROCESS = Path(__file__).with_name("evaluator_process.py")
 ROOT = PROCESS.parents[2]
@@ -84,7 +85,7 @@ def lives(tmp_path: Path, kills: int, seed: int = 1) -> tuple[list[Letter], Stor
                         slaughter.kill()
                     else:
                         slaughter.armed = ("before the answer", "after the answer")[life % 3]
-                    assert slaughter.killed.wait(10)
+                    assert slaughter.killed.wait(PATIENCE_S)
                 finally:
                     process.kill()
         return list(ops.letters), store
@@ -92,14 +93,16 @@ def lives(tmp_path: Path, kills: int, seed: int = 1) -> tuple[list[Letter], Stor
 
 def settled(store: Store) -> None:
     """Wait until what the last process found is delivered."""
-    deadline = time.monotonic() + 20
     calm = 0
-    while calm < 8:
-        assert time.monotonic() < deadline, "letters are left"
-        time.sleep(0.1)
+
+    def delivered() -> bool:
+        nonlocal calm
         with store.reader() as connection:
             (left,) = connection.execute("SELECT count(*) FROM outbox WHERE state <> 'delivered'").fetchone()
         calm = 0 if left else calm + 1
+        return calm > 8
+
+    eventually(delivered, every=0.1)
 
 
 def check(letters: list[Letter], store: Store) -> None:

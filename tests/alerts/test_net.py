@@ -87,7 +87,7 @@ def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyPa
 
 def test_a_name_that_does_not_resolve_in_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: done.wait(5) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: done.wait(60) and [])
     with pytest.raises(net.Unreachable, match="did not resolve"):
         net.vet("https://slow.example/", allow_private=False, timeout=0.05)
     done.set()
@@ -115,10 +115,10 @@ def endless_chunks(sock: socket.socket, stopped: threading.Event) -> None:
 def test_of_a_huge_answer_only_the_beginning_is_read(talk: Callable[[socket.socket, threading.Event], None]) -> None:
     with RawServer(talk) as server:
         started = time.monotonic()
-        answer = net.post(server.url, b"{}", {}, allow_private=True, timeout=5)
+        answer = net.post(server.url, b"{}", {}, allow_private=True, timeout=60)
         assert answer.status == 200
         assert len(answer.body) <= net.BODY_LIMIT
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
 
 
 def drip_headers(sock: socket.socket, stopped: threading.Event) -> None:
@@ -129,7 +129,7 @@ def drip_headers(sock: socket.socket, stopped: threading.Event) -> None:
 
 
 def silence(sock: socket.socket, stopped: threading.Event) -> None:
-    stopped.wait(10)
+    stopped.wait(60)
 
 
 def endless_header(sock: socket.socket, stopped: threading.Event) -> None:
@@ -144,13 +144,13 @@ def test_a_server_that_does_not_come_to_an_end_is_left(talk: Callable[[socket.so
         started = time.monotonic()
         with pytest.raises(net.Unreachable):
             net.post(server.url, b"{}", {}, allow_private=True, timeout=0.4)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 20
 
 
 def test_a_body_that_drips_after_a_good_status_is_left_with_the_status() -> None:
     def talk(sock: socket.socket, stopped: threading.Event) -> None:
         sock.sendall(b"HTTP/1.1 204 No\r\nContent-Length: 100\r\n\r\n")
-        stopped.wait(10)
+        stopped.wait(60)
 
     def drip(sock: socket.socket, stopped: threading.Event) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")

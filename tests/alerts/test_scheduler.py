@@ -18,6 +18,7 @@ from alerts.scheduler import Duty, Scheduler
 from alerts.service import AlertService
 from engine.config import Config
 from tests.alerts.world import open_recorder
+from tests.patience import eventually
 
 
 class Wall(dt.datetime):
@@ -41,13 +42,6 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Wall]]:
         monkeypatch.setattr(module, "datetime", Wall)
     yield Wall
     Wall.ahead = dt.timedelta()
-
-
-def eventually(holds: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("hours", [-2, 2])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +20,7 @@ from engine.clock import SystemClock
 from engine.config import Config
 from engine.metrics import Exposition
 from engine.shipped import shipped
+from tests import patience
 from tests.alerts.listener import Listener
 from tests.alerts.world import World, move, open_recorder
 from tests.programs import free_port, require_program
@@ -40,23 +41,12 @@ def running(folder: Path, *command: str) -> Iterator[None]:
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return json.load(answer)
 
 
-def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool], timeout: float = 25.0) -> Any:
-    deadline = time.monotonic() + timeout
-    found: Any = None
-    while time.monotonic() < deadline:
-        try:
-            found = look()
-        except OSError as error:
-            found = error
-        else:
-            if wanted(found):
-                return found
-        time.sleep(0.1)
-    raise AssertionError(found)
+eventually = partial(patience.eventually, within=60.0, every=0.1, despite=(OSError,))
+"""Waits for servers that take their time, and are not there at first."""
 
 
 @pytest.mark.server
@@ -83,18 +73,18 @@ def test_alertmanager_shows_our_alerts_and_their_resolution(make_config: Callabl
         world = World(recorder, SystemClock())
         with running(tmp_path, *command):
             base = f"http://127.0.0.1:{port}/api/v2"
-            eventually(lambda: get(f"{base}/status"), bool)
+            eventually(lambda: get(f"{base}/status"))
             service = AlertService(config, recorder)
             service.start()
             try:
                 world.agree("secondary")
-                (alert,) = eventually(lambda: get(f"{base}/alerts"), lambda found: len(found) == 1)
+                (alert,) = eventually(lambda: get(f"{base}/alerts"))
                 assert alert["labels"] == {"alertname": "OnSecondary", "manager": "chat", "severity": "critical"}
                 (row,) = world.rows("SELECT fingerprint FROM alert_states")
                 assert alert["fingerprint"] == row[0]
                 assert ops.wait_for(1)[0].json["status"] == "firing"
                 world.agree("primary")
-                eventually(lambda: get(f"{base}/alerts"), lambda found: found == [])
+                eventually(lambda: get(f"{base}/alerts") == [])
                 assert ops.wait_for(2)[-1].json["status"] == "resolved"
             finally:
                 service.stop()
@@ -132,17 +122,17 @@ def test_prometheus_scrapes_us_fires_the_shipped_rules_and_answers_the_grafana_b
             return {rule["health"] for group in groups for rule in group["rules"]}
 
         with running(tmp_path, *command):
-            eventually(firing, lambda names: "Watchdog" in names)
-            eventually(health, lambda found: found == {"ok"})
+            eventually(lambda: "Watchdog" in firing())
+            eventually(lambda: health() == {"ok"}, told=health)
             assert firing() == {"Watchdog"}
             # Two scrapes first, so that increase() has a beginning.
             query = "min(count_over_time(dualmodelmanager_failover_events_total[1m])) >= 2"
             look = f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}"
-            eventually(lambda: get(look)["data"]["result"], bool)
+            eventually(lambda: get(look)["data"]["result"])
             now = world.clock.wall_ms()
             world.record(*(move(now, epoch) for epoch in range(1, 6)))
             world.beat("w", {"primary": "open", "secondary": "forced_open"}, queue_length=0, coordinator_up=True)
-            eventually(firing, lambda names: {"FailoverStorm", "BothModelsUnavailable"} <= names)
+            eventually(lambda: {"FailoverStorm", "BothModelsUnavailable"} <= firing(), told=firing)
             silent = {
                 query
                 for query in panels()

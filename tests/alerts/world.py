@@ -23,6 +23,7 @@ from engine.ids import new_id
 from engine.recorder import Recorder
 from engine.sqlite import Connection
 from engine.store import Store
+from tests.patience import PATIENCE_S
 
 START_MS = 1_763_800_020_000  # a whole minute
 
@@ -89,7 +90,7 @@ class World:
     epoch: int = 0
 
     def record(self, *records: Record) -> None:
-        self.recorder.submit(records).wait(10)
+        self.recorder.submit(records).wait(PATIENCE_S)
 
     def agree(self, active: str = "primary", manager: str = "chat", override_for: float | None = None) -> None:
         self.epoch += 1
@@ -115,7 +116,7 @@ class World:
         def job(connection: Connection) -> list[Any]:
             return connection.execute(statement, list(values)).fetchall()
 
-        return self.recorder.execute(job).result(10)
+        return self.recorder.execute(job).result(PATIENCE_S)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         with self.recorder.store.reader() as connection:

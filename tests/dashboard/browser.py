@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.patience import PATIENCE_S, eventually
+from tests.programs import free_port
 
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP = {"width": 1440, "height": 900}
@@ -26,17 +27,12 @@ POPOVER = "[data-testid=stPopoverBody]"
 MENU = "[data-testid=stSidebarNav]"
 START_S = 60.0
 
+expect.set_options(timeout=PATIENCE_S * 1000)  # for the whole process: Chromium pauses with its machine, too
+
 
 def chromium() -> str | None:
     """Debian's Chromium, `None` where it is not installed."""
     return CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -51,19 +47,16 @@ def dashboard(config: Path, **environ: str) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 def _await(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
+    def is_up() -> bool:
         assert process.poll() is None, "the dashboard ended by itself"
-        with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
-            if answer.read() == b"ok":
-                return
-        time.sleep(0.1)
-    msg = "the dashboard did not start"
-    raise AssertionError(msg)
+        with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5) as answer:
+            return bool(answer.read() == b"ok")
+
+    eventually(is_up, START_S, every=0.1, despite=(OSError,))
 
 
 @contextmanager
@@ -89,7 +82,7 @@ def visit(browser: Browser, *, dark: bool = False, phone: bool = False) -> Page:
         locale="en-GB",
     )
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_S * 1000)
     return page
 
 

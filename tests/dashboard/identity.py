@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from tests.patience import PATIENCE_S, eventually
+
 CLIENT = "switchgear"
 
 
@@ -72,10 +74,9 @@ def provider(port: int, email: str) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(_app(issuer, email), host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.02)
+    eventually(lambda: server.started)
     try:
         yield issuer
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_S)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_S, eventually
 from tests.programs import free_port
 
 SWITCHGEAR = Path(sys.executable).with_name("switchgear")
@@ -86,11 +86,14 @@ class Running:
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something is so; fails with what was said when it never is, or when the process ends."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
+
+        def holds() -> bool:
+            if condition():
+                return True
             assert self.process.poll() is None, f"it ended before {what}:\n{self.said}"
-            assert time.monotonic() < deadline, f"never {what}:\n{self.said}"
-            time.sleep(0.05)
+            return False
+
+        eventually(holds, PATIENCE, every=0.05, told=lambda: f"never {what}:\n{self.said}")
 
     def wait_for_line(self, part: str) -> None:
         """Wait until a line with this text is said."""
@@ -116,12 +119,12 @@ class Running:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         if self.process.stdout is not None:
-            self._reader.join(5)
+            self._reader.join(PATIENCE_S)
             self.process.stdout.close()
 
 

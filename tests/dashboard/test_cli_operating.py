@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from dashboard import cli
 from tests.dashboard.running import MODELS, Place, ask, fetch, serving
+from tests.patience import seconds_until
 
 Output = pytest.CaptureFixture[str]
 SECOND_MANAGER = '[managers.other]\nprimary = "flash"\nsecondary = "pro"\n'
@@ -28,20 +28,11 @@ def act(place: Place, *arguments: str) -> int:
     return cli.run(["override", *arguments, "--manager", "chat", "--config", str(place.path)])
 
 
-def role_within_a_second(place: Place, role: str) -> bool:
-    """Whether a request that begins within the next second is answered by a role."""
-    deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:
-        if ask(place)["x-switchgear-role"] == role:
-            return True
-    return False
-
-
 def test_an_override_reaches_the_gateway_within_a_second_and_so_does_its_end(place: Place, capsys: Output) -> None:
     assert ask(place)["x-switchgear-role"] == "primary"
     assert act(place, "set", "secondary", "--reason", "maintenance", "--for", "30m", "--by", "ana") == 0
     assert capsys.readouterr().out.startswith("chat: pinned to secondary for 30 min (epoch ")
-    assert role_within_a_second(place, "secondary")
+    assert seconds_until(lambda: ask(place)["x-switchgear-role"] == "secondary") < 1.0
 
     assert cli.run(["status", "--config", str(place.path)]) == 0
     assert "pinned to secondary by ana, 29 min" in capsys.readouterr().out

@@ -114,7 +114,7 @@ def test_two_workers_both_serve_and_both_stop(place: Place) -> None:
         ask(place)
         children = psutil.Process(process.process.pid).children(recursive=True)
         assert process.stop() == 0
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=30)[1] == []
         assert "Traceback" not in process.said
         assert "uvicorn" not in process.said
 
@@ -140,7 +140,7 @@ def test_watch_serves_control_and_metrics_and_no_models(place: Place) -> None:
         process.wait_for(lambda: fetch(f"{place.url}/readyz")[0] == 200, "ready")
         assert fetch(f"{place.url}/api/v1/status")[0] == 200
         assert fetch(f"{place.url}/v1/models")[0] == 404
-        with urllib.request.urlopen(f"{place.url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{place.url}/metrics", timeout=30) as answer:
             assert b"dualmodelmanager_build_info" in answer.read()
         assert process.stop() == 0
 

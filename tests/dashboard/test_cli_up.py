@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from tests.dashboard.running import PATIENCE, SWITCHGEAR, Place, Running, ask, listens, running
+from tests.patience import eventually
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def test_it_starts_both_and_one_signal_stops_both(place: Place, number: signal.S
         process.wait_for_line(f"switchgear: dashboard http://127.0.0.1:{place.page_port}")
         assert f"switchgear: gateway   {place.url}  (OpenAI-compatible: /v1)" in process.lines
         ask(place)
-        with urllib.request.urlopen(f"http://127.0.0.1:{place.page_port}/", timeout=20) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{place.page_port}/", timeout=60) as page:
             assert page.status == 200
         children = psutil.Process(process.process.pid).children(recursive=True)
         assert len(children) >= 2
         assert process.stop(number) == 0
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=30)[1] == []
         marks = ("switchgear: ", "  gateway │ ", "dashboard │ ")
         assert [line for line in process.lines if not line.startswith(marks)] == []
         assert "Traceback" not in process.said
@@ -52,7 +52,7 @@ def test_when_one_dies_the_other_is_stopped_and_the_exit_code_is_1(place: Place,
         children = psutil.Process(process.process.pid).children(recursive=True)
         os.kill(child_of(process, module).pid, signal.SIGKILL)
         assert process.end() == 1
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=30)[1] == []
         line = f"switchgear: the {name} was ended by SIGKILL; its last lines are above, everything is stopped"
         assert process.lines[-1] == line
 
@@ -64,11 +64,8 @@ def test_it_stops_both_although_nobody_reads_what_it_says(place: Place) -> None:
     )
     os.close(write)
     os.close(read)
-    deadline = time.monotonic() + PATIENCE
-    while not (listens(place.port) and listens(place.page_port)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: listens(place.port) and listens(place.page_port), PATIENCE, every=0.1)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=30)[1] == []

@@ -237,14 +237,6 @@ def rows(store: Path | Config | Store, table: str, where: str = "1") -> list[dic
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
-def within(seconds: float, check: Callable[[], T]) -> T:
-    """What `check` returns once it is true, or at the end of the time."""
-    until = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < until:
-        time.sleep(0.005)
-    return found
-
-
 def outstanding(exchange: Exchange) -> int:
     """Permits that have not come back."""
     now = exchange.clock.monotonic()
@@ -283,5 +275,4 @@ __all__ = [
     "rows",
     "statements",
     "texts",
-    "within",
 ]

@@ -37,7 +37,7 @@ def test_it_learns_while_running_and_keeps_it_once_a_minute(make_config: Callabl
         exchange.board.lines[Role.SECONDARY].calibration.learn(100, 50)
     instance.calibrations.turn([exchange], 10.0)
     other = Instance.open(instance.config)
-    instance.recorder.execute(lambda connection: None).result(5)
+    instance.recorder.execute(lambda connection: None).result(30)
     ratio = other.exchange("chat").board.lines[Role.SECONDARY].calibration.ratio
     instance.close()
     other.close()

@@ -25,6 +25,7 @@ from engine.gateway.app import build
 from engine.instance import Instance
 from engine.queries import CanaryResult
 from engine.store import Store
+from tests.patience import PATIENCE_S, eventually
 from tests.programs import free_port
 from tests.upstream.faults import Fault
 from tests.upstream.server import Upstream
@@ -88,7 +89,7 @@ def chat(url: str, **more: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     try:
-        answer = urllib.request.urlopen(request, timeout=10)
+        answer = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
@@ -105,22 +106,11 @@ def gateway(config: Config) -> Iterator[tuple[str, Instance]]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started)
+        eventually(lambda: server.started)
         yield f"http://127.0.0.1:{port}", instance
     finally:
         server.should_exit = True
-        thread.join(10.0)
-
-
-def until(holds: Callable[[], Any], seconds: float = 8.0) -> Any:
-    """Wait until something is true, and give it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.02)
-    pytest.fail("it did not come to that")
+        thread.join(PATIENCE_S)
 
 
 def results(store: Store, role: Role) -> list[CanaryResult]:
@@ -154,10 +144,10 @@ def test_canaries_find_a_drifted_secondary_before_any_traffic_reaches_it(
     upstream.set("flash", NONSENSE)
     with gateway(configured('canaries = "canaries.toml"\ncanary_every = "2s"')) as (url, instance):
         store, board = instance.recorder.store, instance.exchanges["chat"].board
-        found = until(lambda: results(store, Role.SECONDARY), 4.0)[0]
+        found = eventually(lambda: results(store, Role.SECONDARY))[0]
         assert (found.canary, found.passed, found.model) == ("shape", False, "flash")
         assert found.detail.startswith("json_schema: the answer is no JSON document")
-        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
+        eventually(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
 
         upstream.set("pro", Fault(error="unavailable"))
         asked = len(upstream.seen("flash"))
@@ -174,13 +164,13 @@ def test_canaries_find_a_drifted_secondary_before_any_traffic_reaches_it(
         assert (made.request.synthetic, made.request.code) == (True, "semantic_failure")
         assert counted["canary_results", ("chat", "secondary", "flash", "failed")] >= 1
         assert "canary failed: shape" in {move.reason for move in moves}
-        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
             metrics = answer.read().decode()
         assert 'canary_results_total{manager="chat",model="flash",result="failed",role="secondary"}' in metrics
 
         upstream.set("flash")
-        until(lambda: results(store, Role.SECONDARY)[0].passed, 5.0)
-        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
+        eventually(lambda: results(store, Role.SECONDARY)[0].passed)
+        eventually(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
         assert chat(url)[1]["model"] == "flash"
 
 
@@ -188,7 +178,7 @@ def test_a_drifted_primary_is_left_with_cause_canary(configured: Callable[..., C
     upstream.set("pro", NONSENSE)
     with gateway(configured('canaries = "canaries.toml"\ncanary_every = "2s"')) as (url, instance):
         board = instance.exchanges["chat"].board
-        until(lambda: board.document.active is Role.SECONDARY, 4.0)
+        eventually(lambda: board.document.active is Role.SECONDARY)
         assert board.document.cause == "canary"
         assert chat(url)[1]["model"] == "flash"
 
@@ -226,16 +216,16 @@ def test_processes_of_one_store_ask_once_and_all_learn(configured: Callable[...,
     first, second = (DualModelManager.from_config(config, "chat") for _ in range(2))
     try:
         first.status()
-        until(lambda: results(first._instance.recorder.store, Role.SECONDARY))
+        eventually(lambda: results(first._instance.recorder.store, Role.SECONDARY))
         second.status()
         upstream.set("flash", NONSENSE)
         board = second._exchange.board
-        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
+        eventually(lambda: board.drifted(Role.SECONDARY, time.monotonic()))
         askers = {found.instance for found in results(second._instance.recorder.store, Role.SECONDARY)}
         assert askers == {first._instance.identity.instance}
         upstream.set("flash")
-        until(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
-        until(lambda: str(board.lines[Role.SECONDARY].breaker.state) == "closed")
+        eventually(lambda: board.drifted(Role.SECONDARY, time.monotonic()) is None)
+        eventually(lambda: str(board.lines[Role.SECONDARY].breaker.state) == "closed")
     finally:
         second.close()
         first.close()
@@ -265,7 +255,7 @@ def test_a_stream_in_a_wrong_shape_never_ends_as_a_whole_answer(
         request = urllib.request.Request(
             f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             text, identity = answer.read().decode(), answer.headers["x-switchgear-request-id"]
         assert "impressed" in text
         assert '"finish_reason":"stop"' not in text
@@ -290,11 +280,8 @@ def test_an_embedded_asynchronous_manager_asks_canaries_before_it_has_a_caller(
         try:
             await manager.start()
             board = manager._exchange.board
-            for _ in range(400):
-                if board.drifted(Role.SECONDARY, time.monotonic()):
-                    break
-                await asyncio.sleep(0.02)
-            assert board.drifted(Role.SECONDARY, time.monotonic()) == "shape"
+            found = await asyncio.to_thread(eventually, lambda: board.drifted(Role.SECONDARY, time.monotonic()))
+            assert found == "shape"
         finally:
             await manager.close()
         assert len(asyncio.all_tasks()) == 1

@@ -44,8 +44,8 @@ from tests.engine.drivers import (
     outstanding,
     rows,
     texts,
-    within,
 )
+from tests.patience import eventually
 from tests.upstream import Fault, Upstream
 
 QUICK = """
@@ -149,7 +149,7 @@ def test_building_a_manager_and_closing_it_unused_calls_nobody_and_starts_nothin
     assert set(threading.enumerate()) == threads
     driver.close()
     assert server.seen() == []
-    assert within(2, lambda: set(threading.enumerate()) <= threads)
+    eventually(lambda: set(threading.enumerate()) <= threads)
 
 
 def test_a_missing_key_names_the_variable_before_anybody_calls(kind: Any, make_config: Callable[..., Config]) -> None:
@@ -442,7 +442,7 @@ def test_a_validators_own_mistake_surfaces_as_itself_and_gives_everything_back(
     assert caught.value is mistake
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
     store = driver.instance.recorder.store
-    (row,) = within(2, lambda: rows(store, "requests"))
+    (row,) = eventually(lambda: rows(store, "requests"))
     assert (row["status_code"], row["code"], row["attempts"]) == (500, "internal", 1)
     (attempt,) = rows(store, "attempts")
     assert (attempt["category"], attempt["output_tokens"] is not None) == ("ok", True), "the model was paid"
@@ -454,7 +454,7 @@ def test_a_providers_own_mistake_surfaces_as_itself(drive: Make, manner: Any, st
     with pytest.raises(KeyError, match="choices"):
         list(driver.stream("hello")) if streamed else driver.generate("hello")
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
-    (row,) = within(2, lambda: rows(driver.instance.recorder.store, "requests"))
+    (row,) = eventually(lambda: rows(driver.instance.recorder.store, "requests"))
     assert row["code"] == "internal"
 
 
@@ -541,7 +541,7 @@ def test_a_reader_who_never_comes_back_keeps_no_connection_beyond_the_deadline(d
     next(chunks)
     if driver.kind == "asyncio":
         driver.run(asyncio.sleep(0.8))
-    assert within(3, lambda: provider.streams_closed == 1)
+    eventually(lambda: provider.streams_closed == 1)
     with pytest.raises((DeadlineExceeded, StreamBroken)):
         list(chunks)
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
@@ -568,13 +568,13 @@ def test_closing_a_stream_early_is_recorded_as_cancelled_and_closes_the_provider
     stream = driver.stream("hello")
     assert next(stream).text == "one "
     stream.close()
-    (row,) = within(2, lambda: rows(driver.instance.recorder.store, "requests"))
+    (row,) = eventually(lambda: rows(driver.instance.recorder.store, "requests"))
     assert (row["outcome"], row["status_code"], row["code"]) == ("cancelled", 499, "client_cancelled")
     (attempt,) = rows(driver.instance.recorder.store, "attempts")
     assert attempt["category"] == "cancelled"
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
     assert driver.exchange.board.lines[Role.PRIMARY].breaker.snapshot(time.monotonic()).samples == 0
-    assert within(2, lambda: provider.streams_closed) == 1
+    assert eventually(lambda: provider.streams_closed) == 1
 
 
 def test_a_stream_nobody_reads_is_nothing(drive: Make) -> None:
@@ -613,7 +613,7 @@ def test_a_cancelled_task_is_recorded_as_cancelled_wherever_it_waits(
             await task
 
     driver.run(go())
-    (row,) = within(2, lambda: rows(driver.instance.recorder.store, "requests"))
+    (row,) = eventually(lambda: rows(driver.instance.recorder.store, "requests"))
     assert (row["outcome"], row["status_code"]) == ("cancelled", 499)
     assert row["attempts"] == len(rows(driver.instance.recorder.store, "attempts")) == 1
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
@@ -782,7 +782,7 @@ def test_a_crowd_leaves_no_permit_and_no_request_in_flight(make_config: Make, ma
     assert driver.exchange.in_flight == 0
     assert outstanding(driver.exchange) == 0
     store = driver.instance.recorder.store
-    assert within(3, lambda: len(rows(store, "requests")) == 480)
+    eventually(lambda: len(rows(store, "requests")) == 480)
     driver.close()
 
 
@@ -800,7 +800,7 @@ def test_closing_twice_is_closing_once_and_leaves_no_thread(
     driver.close()
     driver.close()
     assert provider.closed == 1
-    assert within(3, lambda: set(threading.enumerate()) <= before), set(threading.enumerate()) - before
+    eventually(lambda: set(threading.enumerate()) <= before, told=lambda: set(threading.enumerate()) - before)
 
 
 def test_a_thread_busy_at_closing_ends_when_its_call_does(make_config: Make) -> None:
@@ -809,7 +809,7 @@ def test_a_thread_busy_at_closing_ends_when_its_call_does(make_config: Make) -> 
     with pytest.raises(DeadlineExceeded):
         driver.generate("hello")
     driver.close()
-    assert within(3, lambda: set(threading.enumerate()) <= before), set(threading.enumerate()) - before
+    eventually(lambda: set(threading.enumerate()) <= before, told=lambda: set(threading.enumerate()) - before)
 
 
 def test_a_provider_that_cannot_be_closed_does_not_keep_the_rest_open(drive: Make, manner: Any) -> None:
@@ -838,7 +838,7 @@ def test_a_second_manager_of_the_same_file_in_one_process_agrees_with_the_first(
     first.generate("hello")
     second.generate("hello")
     first.override("secondary", reason="for both")
-    assert within(3, lambda: second.generate("hello").role == "secondary")
+    eventually(lambda: second.generate("hello").role == "secondary")
     first.close()
     assert second.generate("hello").role == "secondary"
     second.close()
@@ -879,7 +879,7 @@ def test_what_the_store_did_not_take_is_refused_and_recorded_as_refused(drive: M
     assert again.value is not caught.value
     assert again.value.retry_after
     broken.clear()
-    assert within(3, lambda: recorder.error is None and recorder.queue_length == 0)
+    eventually(lambda: recorder.error is None and recorder.queue_length == 0)
     assert driver.generate("hello").text
     told = [(row["id"], row["status_code"], row["code"]) for row in rows(recorder.store, "requests")]
     assert told[1] == (caught.value.request_id, 503, "store_unavailable")

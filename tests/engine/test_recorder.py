@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from engine.recorder import Recorder, RecordRejected
 from engine.sqlite import Connection
 from engine.store import Store
 from tests.engine.records import FLASH, NOON, PRO, act, attempt, move, request, transition
+from tests.patience import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def counters(store: Store, name: str) -> dict[tuple[str, ...], float]:
 def test_a_ticket_is_done_when_the_record_is_on_disk(store: Store, recorder: Recorder) -> None:
     record = request()
     ticket = recorder.submit([record])
-    assert ticket.wait(5.0)
+    assert ticket.wait(PATIENCE_S)
     assert ticket.error is None
     with store.reader() as connection:
         found = queries.request(connection, record.id)
@@ -156,17 +156,17 @@ def test_a_shed_request_counts_for_the_active_model(store: Store, recorder: Reco
 
 def test_a_record_that_breaks_a_rule_does_not_take_its_neighbours_along(store: Store, recorder: Recorder) -> None:
     hold = threading.Event()
-    blocked = recorder.execute(lambda _: hold.wait(5.0))
+    blocked = recorder.execute(lambda _: hold.wait(PATIENCE_S))
     first = request()
     good = [recorder.submit([first]), recorder.submit([request()])]
     bad = recorder.submit([request(role="tertiary")])
     twice = recorder.submit([request(id=first.id)])
     good.append(recorder.submit([request()]))
     hold.set()
-    blocked.result(5.0)
-    assert all(ticket.wait(5.0) and ticket.error is None for ticket in good)
+    blocked.result(PATIENCE_S)
+    assert all(ticket.wait(PATIENCE_S) and ticket.error is None for ticket in good)
     for refused in (bad, twice):
-        assert refused.wait(5.0)
+        assert refused.wait(PATIENCE_S)
         assert isinstance(refused.error, RecordRejected)
     assert rows(store, "SELECT count(*) FROM requests") == [(3,)]
     assert sum(counters(store, "requests").values()) == 3
@@ -185,9 +185,9 @@ def test_a_job_sees_its_own_transaction_and_an_exception_rolls_it_back(store: St
 
         return job
 
-    assert recorder.execute(put("kept", fail=False), durable=True).result(5.0) == "kept"
+    assert recorder.execute(put("kept", fail=False), durable=True).result(PATIENCE_S) == "kept"
     with pytest.raises(LookupError):
-        recorder.execute(put("gone", fail=True)).result(5.0)
+        recorder.execute(put("gone", fail=True)).result(PATIENCE_S)
     assert rows(store, "SELECT name FROM marks") == [("kept",)]
 
 
@@ -195,17 +195,15 @@ def test_what_was_submitted_before_a_job_is_there_when_it_runs(recorder: Recorde
     for _ in range(20):
         recorder.submit([request()])
     count = recorder.execute(lambda connection: connection.execute("SELECT count(*) FROM requests").fetchone()[0])
-    assert count.result(5.0) == 20
+    assert count.result(PATIENCE_S) == 20
 
 
 def test_under_batch_a_ticket_is_done_at_once_and_the_row_follows_soon(store: Store) -> None:
     recorder = Recorder(store, durability="batch")
     ticket = recorder.submit([request()])
     assert ticket.done
-    deadline = time.monotonic() + 5.0
-    while not rows(store, "SELECT 1 FROM requests") and time.monotonic() < deadline:
-        time.sleep(0.005)
-    recorder.submit([act()], committed=True).wait(5.0)
+    eventually(lambda: rows(store, "SELECT 1 FROM requests"))
+    recorder.submit([act()], committed=True).wait(PATIENCE_S)
     assert rows(store, "SELECT count(*) FROM overrides") == [(1,)]
     recorder.close()
 
@@ -225,8 +223,8 @@ def written_by(recorder: Recorder) -> list[str]:
 
 def opened(recorder: Recorder) -> None:
     """The writer thread has opened the connection, and sleeps again."""
-    assert recorder.submit([request()]).wait(5.0)
-    assert within(5.0, lambda: recorder._asleep and not recorder._writing.locked())
+    assert recorder.submit([request()]).wait(PATIENCE_S)
+    eventually(lambda: recorder._asleep and not recorder._writing.locked())
 
 
 def test_a_caller_that_waits_anyway_commits_for_itself(store: Store, recorder: Recorder) -> None:
@@ -240,12 +238,12 @@ def test_a_caller_that_waits_anyway_commits_for_itself(store: Store, recorder: R
 
 
 def test_with_company_the_writer_thread_commits_for_all(store: Store, recorder: Recorder) -> None:
-    assert recorder.submit([request()]).wait(5.0)
+    assert recorder.submit([request()]).wait(PATIENCE_S)
     names = written_by(recorder)
     with recorder._writing:  # somebody is writing
         others = [recorder.submit([request()], here=True) for _ in range(3)]
         assert not any(ticket.done for ticket in others)
-    assert all(ticket.wait(5.0) and ticket.error is None for ticket in others)
+    assert all(ticket.wait(PATIENCE_S) and ticket.error is None for ticket in others)
     assert set(names) == {"switchgear-recorder"}
     assert rows(store, "SELECT count(*) FROM requests") == [(4,)]
 
@@ -261,7 +259,7 @@ def test_what_a_caller_could_not_write_itself_is_written_later(
         ticket = recorder.submit([request()], here=True)
         assert isinstance(ticket.error, StoreUnavailable)
         other.execute("ROLLBACK")
-    assert within(5.0, lambda: recorder.error is None and recorder.queue_length == 0)
+    eventually(lambda: recorder.error is None and recorder.queue_length == 0)
     assert rows(store, "SELECT count(*) FROM requests WHERE status_code = 503") == [(1,)]
 
 
@@ -286,7 +284,7 @@ def test_a_caller_interrupted_while_it_writes_leaves_its_record_exactly_once(
     monkeypatch.setattr(Page, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         recorder.submit([record], here=True)
-    assert within(5.0, lambda: recorder.queue_length == 0)
+    eventually(lambda: recorder.queue_length == 0)
     assert rows(store, f"SELECT count(*) FROM requests WHERE id = '{record.id}'") == [(1,)]
     assert counters(store, "records_rejected") == {}
 
@@ -294,24 +292,16 @@ def test_a_caller_interrupted_while_it_writes_leaves_its_record_exactly_once(
 def test_a_mistake_in_making_a_record_is_its_own_trouble(store: Store, recorder: Recorder) -> None:
     good = recorder.submit([request()])
     bad = recorder.submit(lambda: [request(ts_ms=1 // 0)])
-    assert [ticket.wait(5.0) for ticket in (good, bad)] == [True, True]
+    assert [ticket.wait(PATIENCE_S) for ticket in (good, bad)] == [True, True]
     assert [type(ticket.error) for ticket in (good, bad)] == [type(None), RecordRejected]
-    assert recorder.submit([request()], here=True).wait(5.0)
+    assert recorder.submit([request()], here=True).wait(PATIENCE_S)
     assert rows(store, "SELECT count(*) FROM requests") == [(2,)]
 
 
 def test_callers_that_write_for_themselves_still_get_their_log_checkpointed(store: Store, recorder: Recorder) -> None:
     for _ in range(20):
-        assert recorder.submit([request()], here=True).wait(5.0)
-    assert within(5.0, lambda: not recorder._pen.dirty), "nobody but the writer thread tidies up"
-
-
-def within(seconds: float, true: Callable[[], bool]) -> bool:
-    """Whether it becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return true()
+        assert recorder.submit([request()], here=True).wait(PATIENCE_S)
+    eventually(lambda: not recorder._pen.dirty)  # nobody but the writer thread tidies up
 
 
 def test_closing_commits_what_is_queued(store: Store) -> None:
@@ -329,7 +319,7 @@ def test_an_event_loop_waits_for_many_tickets_without_blocking(store: Store, rec
     async def send() -> None:
         await asyncio.gather(*(recorder.submit([request()]).as_future() for _ in range(300)))
         done = recorder.submit([request()])
-        done.wait(5.0)
+        done.wait(PATIENCE_S)
         await done.as_future()
 
     asyncio.run(send())
@@ -339,7 +329,7 @@ def test_an_event_loop_waits_for_many_tickets_without_blocking(store: Store, rec
 def test_a_task_that_is_cancelled_while_it_waits_does_no_harm(store: Store, recorder: Recorder) -> None:
     async def send() -> None:
         hold = threading.Event()
-        recorder.execute(lambda _: hold.wait(5.0))
+        recorder.execute(lambda _: hold.wait(PATIENCE_S))
         waiting = recorder.submit([request()]).as_future()
         waiting.cancel()
         hold.set()
@@ -358,19 +348,15 @@ def test_callbacks_run_and_a_failing_one_harms_nobody(recorder: Recorder) -> Non
     ticket = recorder.submit([request()])
     ticket.add_done_callback(fail) if not ticket.done else None
     ticket.add_done_callback(lambda _: called.set())
-    assert called.wait(5.0)
-    assert recorder.submit([request()]).wait(5.0)
+    assert called.wait(PATIENCE_S)
+    assert recorder.submit([request()]).wait(PATIENCE_S)
 
 
 def test_commits_are_measured(store: Store, recorder: Recorder) -> None:
     recorder.submit([request()]).wait()
-    deadline = time.monotonic() + 5.0
-    found: list[Any] = []
-    while not found and time.monotonic() < deadline:
-        found = rows(store, "SELECT n, sum_ms FROM latency_totals WHERE metric = 'commit'")
-        time.sleep(0.02)
+    found = eventually(lambda: rows(store, "SELECT n, sum_ms FROM latency_totals WHERE metric = 'commit'"))
     assert sum(n for n, _ in found) >= 1
-    assert all(0 < sum_ms < 5000 for _, sum_ms in found)
+    assert all(0 < sum_ms < 60_000 for _, sum_ms in found)
 
 
 def test_while_the_store_is_locked_tickets_fail_and_the_records_are_written_later(
@@ -380,23 +366,20 @@ def test_while_the_store_is_locked_tickets_fail_and_the_records_are_written_late
     monkeypatch.setattr("engine.pen.BUSY_TIMEOUT_MS", 50)
     monkeypatch.setattr("engine.pen.FAILING_BUSY_MS", 20)
     recorder = Recorder(store)
-    assert recorder.submit([request()]).wait(5.0)
+    assert recorder.submit([request()]).wait(PATIENCE_S)
     blocker = store.writer()
     blocker.execute("BEGIN IMMEDIATE")
     tickets = [recorder.submit([request()]) for _ in range(5)]
-    assert all(ticket.wait(5.0) for ticket in tickets)
+    assert all(ticket.wait(PATIENCE_S) for ticket in tickets)
     assert all(isinstance(ticket.error, StoreUnavailable) for ticket in tickets)
     assert "is locked by another program" in str(recorder.error)
     with pytest.raises(StoreUnavailable):
-        recorder.execute(lambda _: None).result(5.0)
+        recorder.execute(lambda _: None).result(PATIENCE_S)
     assert recorder.queue_length >= 5
     blocker.execute("ROLLBACK")
     blocker.close()
-    assert recorder.submit([request()]).wait(5.0)
-    deadline = time.monotonic() + 5.0
-    while recorder.error is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert recorder.error is None
+    assert recorder.submit([request()]).wait(PATIENCE_S)
+    eventually(lambda: recorder.error is None)
     recorder.close()
     assert rows(store, "SELECT count(*) FROM requests") == [(7,)]
 
@@ -408,14 +391,11 @@ def test_a_lock_that_only_a_job_met_is_forgotten_when_it_is_over(store: Store, m
     blocker = store.writer()
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
-        recorder.execute(lambda _: None).result(5.0)
+        recorder.execute(lambda _: None).result(PATIENCE_S)
     assert recorder.error is not None
     blocker.execute("ROLLBACK")
     blocker.close()
-    deadline = time.monotonic() + 5.0
-    while recorder.error is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert recorder.error is None
+    eventually(lambda: recorder.error is None)
     recorder.close()
 
 
@@ -424,8 +404,8 @@ def test_a_job_that_wants_to_end_the_process_ends_only_itself(recorder: Recorder
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        recorder.execute(leave).result(5.0)
-    assert recorder.submit([request()]).wait(5.0)
+        recorder.execute(leave).result(PATIENCE_S)
+    assert recorder.submit([request()]).wait(PATIENCE_S)
 
 
 def test_a_full_disk_loses_nothing_and_heals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,14 +423,10 @@ def test_a_full_disk_loses_nothing_and_heals(store: Store, monkeypatch: pytest.M
     recorder = Recorder(store, durability="batch", queue_limit=50)
     for _ in range(60):
         recorder.submit([request(attempts=tuple(attempt(n, error="x" * 200) for n in range(30)))])
-    deadline = time.monotonic() + 5.0
-    while recorder.error is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert "is full" in str(recorder.error)
+    assert "is full" in str(eventually(lambda: recorder.error))
     assert recorder.full
     full = False
-    while recorder.error is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: recorder.error is None)
     recorder.close()
     assert rows(store, "SELECT count(*) FROM requests") == [(60,)]
     assert sum(counters(store, "requests").values()) == 60
@@ -472,8 +448,8 @@ def test_audit_rows_are_synced_and_requests_are_not(store: Store, recorder: Reco
 def test_two_processes_write_one_file(store: Store, recorder: Recorder) -> None:
     other = subprocess.Popen([sys.executable, "-c", CHILD, str(store.path), "400"], stdout=subprocess.PIPE, text=True)
     for _ in range(400):
-        assert recorder.submit([request()]).wait(10.0)
-    out, _ = other.communicate(timeout=30)
+        assert recorder.submit([request()]).wait(PATIENCE_S)
+    out, _ = other.communicate(timeout=60)
     assert len(out.split()) == 400
     assert rows(store, "SELECT count(*) FROM requests") == [(800,)]
     assert sum(counters(store, "requests").values()) == 800

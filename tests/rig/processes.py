@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +14,9 @@ from typing import Self
 
 import psutil
 
+from tests.patience import PATIENCE_S, eventually
 from tests.programs import free_port
 
-PATIENCE = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """
@@ -72,24 +70,21 @@ class Process:
             self._process = subprocess.Popen(
                 [sys.executable, *self._arguments], cwd=ROOT, stdout=log, stderr=log, env=environment
             )
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._serves():
-                return self
-            time.sleep(0.02)
-        self.kill()
-        msg = f"{' '.join(self._arguments)} did not start:\n{self.log[-2000:]}"
-        raise RuntimeError(msg)
+        try:
+            eventually(self._serves, despite=(OSError,), told=lambda: self.log[-2000:])
+        except AssertionError:
+            self.kill()
+            raise
+        return self
 
     def _serves(self) -> bool:
-        try:
-            if not self.health:
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return True
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.health}", timeout=2.0) as answer:
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False
+        assert self._process is not None
+        assert self._process.poll() is None, f"{' '.join(self._arguments)} ended:\n{self.log[-2000:]}"
+        if not self.health:
+            socket.create_connection(("127.0.0.1", self.port), 5.0).close()
+            return True
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.health}", timeout=5.0) as answer:
+            return bool(answer.status == 200)
 
     @property
     def pid(self) -> int:
@@ -129,7 +124,7 @@ class Process:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(20.0)
+            self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

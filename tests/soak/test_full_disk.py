@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from engine.sqlite import sqlite3
+from tests.patience import eventually
 from tests.rig import Answer, FastModel, Gateway
 from tests.rig.load import Client, body_of
 
@@ -45,16 +44,6 @@ def _limit(gateway: Gateway, size: int) -> None:
     resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def soon(happened: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if happened():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def recorded(gateway: Gateway, status: int) -> set[str]:
     """Ids on record with this status."""
     connection = sqlite3.connect(str(gateway.store))
@@ -74,9 +63,9 @@ def test_with_a_full_disk_answers_are_refused_until_there_is_space(tmp_path: Pat
         assert b'"store_unavailable"' in refused.body
         assert not ask(gateway, STREAM).whole
         free(gateway)
-        assert soon(lambda: ask(gateway).whole)
+        eventually(lambda: ask(gateway).whole, every=0.05)
         assert before.request_id in recorded(gateway, 200)
-        assert soon(lambda: refused.request_id in recorded(gateway, 503))
+        eventually(lambda: refused.request_id in recorded(gateway, 503), every=0.05)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux'")
@@ -86,4 +75,4 @@ def test_under_batch_a_full_disk_keeps_nobody_from_an_answer_and_nothing_is_lost
         answers = [ask(gateway) for _ in range(5)]
         assert all(answer.whole for answer in answers)
         free(gateway)
-        assert soon(lambda: {answer.request_id for answer in answers} <= recorded(gateway, 200))
+        eventually(lambda: {answer.request_id for answer in answers} <= recorded(gateway, 200), every=0.05)

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from engine.sqlite import sqlite3
+from tests.patience import PATIENCE_S
 from tests.rig import FastModel, Gateway
 from tests.rig.load import Client, body_of
 
@@ -41,7 +42,7 @@ async def until_killed(gateway: Gateway, after: float) -> list[str]:
     clients = [asyncio.ensure_future(keep_asking(gateway.port, place, received)) for place in range(CLIENTS)]
     await asyncio.sleep(after)
     await asyncio.to_thread(gateway.kill)
-    await asyncio.wait_for(asyncio.gather(*clients), 10)
+    await asyncio.wait_for(asyncio.gather(*clients), PATIENCE_S)
     return received
 
 

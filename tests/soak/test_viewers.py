@@ -17,6 +17,7 @@ import pytest
 
 from tests.benchmarks.measuring import say
 from tests.largestore import Shape, fill
+from tests.patience import eventually
 from tests.programs import free_port
 from tests.rig import FastModel, Gateway, Process
 from tests.rig.load import Client, body_of
@@ -70,11 +71,12 @@ async def measure(gateway: Gateway, dashboard: Dashboard) -> tuple[list[float], 
     """Latencies without and with viewers, by turn; the viewers; the share of a processor the dashboard took."""
     viewers = [Viewer(dashboard.port) for _ in range(VIEWERS)]
     looks = [asyncio.create_task(viewer.look()) for viewer in viewers]
-    deadline = time.monotonic() + PAGES_OPEN_WITHIN
-    while not all(viewer.runs for viewer in viewers):
-        assert time.monotonic() < deadline, [viewer.runs for viewer in viewers]
+
+    def open_pages() -> bool:
         assert not any(look.done() for look in looks), looks
-        await asyncio.sleep(0.1)
+        return all(viewer.runs for viewer in viewers)
+
+    await asyncio.to_thread(eventually, open_pages, PAGES_OPEN_WITHIN, every=0.1, told=lambda: viewers)
     await call(gateway.port, TURN_S)
     alone, watched, busy = [], [], 0.0
     for _ in range(TURNS):

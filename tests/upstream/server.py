@@ -16,6 +16,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from engine.providers.answers import PrefillRefused
+from tests.patience import PATIENCE_S
 from tests.upstream.faults import ERRORS, HEALTHY, Fault, Script
 from tests.upstream.wires import Event, Gemini, OpenAI, Wire, camel, narrow, widened
 
@@ -154,7 +155,7 @@ class Upstream:
             return
         self._run(listener.runner.cleanup())
         listener.loop.call_soon_threadsafe(listener.loop.stop)
-        listener.thread.join(5)
+        listener.thread.join(PATIENCE_S)
         listener.loop.close()
         self._listener = None
 
@@ -193,7 +194,7 @@ class Upstream:
 
     def _run(self, work: Any) -> Any:
         assert self._listener is not None
-        return asyncio.run_coroutine_threadsafe(work, self._listener.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._listener.loop).result(PATIENCE_S)
 
     # Serving
 

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError
@@ -14,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.patience import PATIENCE_S, eventually
 from tests.upstream import HEALTHY, Fault, Script
 
 
@@ -21,7 +21,7 @@ def _ask(url: str, body: Any = None, method: str | None = None) -> tuple[int, An
     data = None if body is None else json.dumps(body).encode()
     request = Request(url, data, {"content-type": "application/json"}, method=method)
     try:
-        with urlopen(request, timeout=5) as response:
+        with urlopen(request, timeout=30) as response:
             return response.status, json.load(response)
     except HTTPError as error:
         return error.code, json.load(error)
@@ -34,18 +34,11 @@ def url() -> Iterator[str]:
         port = probe.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-m", "tests.upstream", "--port", str(port)], stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
+        eventually(lambda: socket.create_connection(("127.0.0.1", port), 5), despite=(OSError,)).close()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(5)
+        process.wait(PATIENCE_S)
 
 
 def test_faults_are_posted_and_requests_read_while_it_runs(url: str) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
-
-import pytest
 
 from engine import DualModelManager, Reply, SwitchgearError
 from engine.clock import SystemClock
@@ -25,6 +22,7 @@ from engine.recorder import Recorder
 from engine.store import Store
 from tests.engine.drivers import Plain, failure, rows
 from tests.engine.fleet.proxy import Proxy
+from tests.patience import PATIENCE_S, eventually
 
 QUICK = """
 [managers.chat.retry]
@@ -177,7 +175,7 @@ class Fleet:
         """End the callers."""
         self._stop.set()
         for caller in self._callers:
-            caller.join(10.0)
+            caller.join(PATIENCE_S)
         self._callers.clear()
         self._stop.clear()
 
@@ -191,25 +189,4 @@ def through(url: str, port: int) -> str:
     return url.replace(f":{old}", f":{port}", 1)
 
 
-def eventually(check: Callable[[], object], within: float = 10.0) -> float:
-    """Wait until something holds; returns the seconds it took."""
-    began = time.monotonic()
-    while time.monotonic() < began + within:
-        with suppress(SwitchgearError):
-            if check():
-                return time.monotonic() - began
-        time.sleep(0.005)
-    pytest.fail(f"did not happen within {within} s")
-
-
-def never(check: Callable[[], object], during: float) -> None:
-    """Watch for a while that something does not hold."""
-    until = time.monotonic() + during
-    while time.monotonic() < until:
-        assert not check()
-        time.sleep(0.02)
-
-
 PRO, FLASH = "gemini-2.5-pro", "gemini-2.5-flash"
-
-__all__ = ["FLASH", "PRO", "QUICK", "Fleet", "Skewed", "Station", "eventually", "never", "through"]

@@ -9,15 +9,14 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
+from tests.patience import eventually
 from tests.programs import free_port, missing, require_program
 
-PATIENCE = 20.0
 JARS = Path("/usr/share/java")
 
 
@@ -47,18 +46,20 @@ class Server(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self.command(), cwd=self.folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if self.answers():
-                    return self
-            except (OSError, ValueError):
-                pass
-            time.sleep(0.02)
-        tail = (self.folder / "log").read_text(errors="replace")[-2000:]
-        self.kill()
-        msg = f"{self.command()[0]} did not start:\n{tail}"
-        raise RuntimeError(msg)
+        try:
+            eventually(self._is_up, despite=(OSError, ValueError), told=self._said)
+        except AssertionError:
+            self.kill()
+            raise
+        return self
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"{self.command()[0]} ended:\n{self._said()}"
+        return self.answers()
+
+    def _said(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")[-2000:]
 
     def kill(self) -> None:
         """End it like a power cut."""
@@ -69,7 +70,7 @@ class Server(ABC):
 
 
 def _ask(port: int, question: bytes, answer: bytes) -> bool:
-    with socket.create_connection(("127.0.0.1", port), 1.0) as talk:
+    with socket.create_connection(("127.0.0.1", port), 5.0) as talk:
         talk.sendall(question)
         return answer in talk.recv(4096)
 
@@ -119,14 +120,14 @@ class EtcdServer(Server):
         ]  # fmt: skip
 
     def answers(self) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1.0) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5.0) as answer:
             return json.load(answer)["health"] == "true"
 
     def call(self, path: str, **body: object) -> dict[str, object]:
         """One request to the gateway, as an administrator's tool would make it."""
         url = f"http://127.0.0.1:{self.port}/v3/{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=5.0) as answer:
+        with urllib.request.urlopen(request, timeout=30.0) as answer:
             found: dict[str, object] = json.load(answer)
             return found
 
@@ -142,13 +143,7 @@ def etcd_cluster(folder: Path, size: int = 3) -> list[EtcdServer]:
         server.folder.mkdir(parents=True)
         with (server.folder / "log").open("ab") as log:
             server._process = subprocess.Popen(server.command(), cwd=server.folder, stdout=log, stderr=log)
-    deadline = time.monotonic() + PATIENCE
-    waiting = list(servers)
-    while waiting and time.monotonic() < deadline:
-        try:
-            waiting = [server for server in waiting if not server.answers()]
-        except (OSError, ValueError):
-            time.sleep(0.05)
+    eventually(lambda: all(server.answers() for server in servers), every=0.05, despite=(OSError, ValueError))
     return servers
 
 

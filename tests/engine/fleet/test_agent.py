@@ -14,7 +14,8 @@ from engine.core.messages import Request, Role
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.store import StoreCoordinator
 from engine.instance import Instance
-from tests.engine.drivers import Plain, within
+from tests.engine.drivers import Plain
+from tests.patience import PATIENCE_S, eventually
 
 TWO = '[managers.other]\nprimary = "flash"\nsecondary = "pro"\n'
 
@@ -39,12 +40,12 @@ def test_a_mistake_in_one_managers_round_keeps_no_other_from_agreeing(
     vote = instance.exchanges["chat"].vote
     instance.exchanges["chat"].vote = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     instance.start()
-    assert within(3, lambda: instance.exchanges["other"].board.document.epoch == 1)
-    assert within(3, lambda: "ZeroDivisionError" in (instance.agent.trouble or ""))
+    eventually(lambda: instance.exchanges["other"].board.document.epoch == 1)
+    eventually(lambda: "ZeroDivisionError" in (instance.agent.trouble or ""))
     assert _alive(instance)
     assert instance.agent.reachable
     instance.exchanges["chat"].vote = vote  # type: ignore[method-assign]
-    assert within(3, lambda: instance.agent.trouble is None), "and it is over when it is over"
+    eventually(lambda: instance.agent.trouble is None)  # and it is over when it is over
 
 
 def test_a_prober_that_fails_ends_neither_the_thread_nor_probing(instance: Instance) -> None:
@@ -61,7 +62,7 @@ def test_a_prober_that_fails_ends_neither_the_thread_nor_probing(instance: Insta
     instance.exchanges["chat"].board.synthetic_due = lambda now: True  # type: ignore[method-assign]
     instance.agent.probes_with("chat", prober)
     instance.start()
-    assert asked.wait(3), "it is asked again, for the failed one is not out any more"
+    assert asked.wait(PATIENCE_S), "it is asked again, for the failed one is not out any more"
     assert _alive(instance)
 
 
@@ -84,9 +85,7 @@ def test_an_agreement_that_cannot_be_recalled_keeps_nobody_from_starting(
     try:
         assert _alive(instance)
         if isinstance(error, CoordinatorUnavailable):
-            assert within(3, lambda: instance.exchanges["chat"].board.document.epoch == 1), (
-                "fleet and disk are two things"
-            )
+            eventually(lambda: instance.exchanges["chat"].board.document.epoch == 1)  # fleet and disk are two things
             assert instance.agent.reachable
     finally:
         instance.close()
@@ -102,7 +101,7 @@ def test_the_end_of_an_operators_force_is_no_finding_about_the_model(instance: I
     exchange = instance.exchanges["chat"]
     assert exchange.board.lines[Role.PRIMARY].breaker.state == "half_open"
     before = instance.agent.agreed_ms
-    assert within(3, lambda: instance.agent.agreed_ms != before)
+    eventually(lambda: instance.agent.agreed_ms != before)
     assert exchange.vote().primary.verdict == "abstain"
     assert exchange.board.document.active is Role.PRIMARY
 
@@ -113,7 +112,7 @@ def test_closing_twice_and_from_two_threads_is_closing_once(instance: Instance) 
     for closer in closers:
         closer.start()
     for closer in closers:
-        closer.join(10)
+        closer.join(PATIENCE_S)
     instance.close()
     assert not _alive(instance)
     assert isinstance(instance.coordinator, StoreCoordinator)

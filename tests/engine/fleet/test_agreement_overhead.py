@@ -18,8 +18,8 @@ from engine.recorder import Durability, Recorder
 from engine.store import Store
 from tests.benchmarks.measuring import microseconds, quietest, say
 from tests.engine.fleet.conftest import KINDS, corner
-from tests.engine.fleet.fleets import eventually
 from tests.engine.fleet.servers import Server
+from tests.patience import eventually
 from tests.programs import free_port
 
 pytestmark = [pytest.mark.bench, pytest.mark.server]

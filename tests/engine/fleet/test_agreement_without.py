@@ -18,8 +18,9 @@ from engine.fleet import rounds
 from engine.gateway.health import agreement_check
 from engine.metrics import Exposition
 from tests.engine.fleet.conftest import corner
-from tests.engine.fleet.fleets import FLASH, PRO, QUICK, Fleet, Station, eventually, never, through
+from tests.engine.fleet.fleets import FLASH, PRO, QUICK, Fleet, Station, through
 from tests.engine.fleet.servers import RedisServer, Server
+from tests.patience import eventually, never
 from tests.programs import free_port
 
 pytestmark = pytest.mark.server
@@ -81,7 +82,7 @@ def test_one_cut_off_from_the_coordinator_keeps_the_agreement_and_never_goes_bac
     line.cut()
     for station in fleet.stations:
         station.broken = set()
-    eventually(lambda: one.active is two.active is Role.PRIMARY, within=20.0)
+    eventually(lambda: one.active is two.active is Role.PRIMARY)
     eventually(lambda: lonely.instance.agent.reachable is False)
     never(lambda: lonely.active is not Role.SECONDARY, during=0.5)
     check = agreement_check(lonely.instance)()
@@ -121,7 +122,7 @@ def test_a_coordinator_that_is_dead_for_a_while_costs_no_request(
     assert (age(two) or 0.0) > seconds - 2.5
     assert two.active is Role.SECONDARY
     server.start()
-    eventually(lambda: one.instance.agent.reachable and two.instance.agent.reachable, within=20.0)
+    eventually(lambda: one.instance.agent.reachable and two.instance.agent.reachable)
     eventually(lambda: metric(two, "dualmodelmanager_coordinator_up") == 1.0)
     assert two.document.epoch >= epoch, "redis forgot everything, and was told again"
     assert two.document.override is not None
@@ -150,13 +151,13 @@ def test_in_a_split_the_side_with_fewer_hosts_moves_nothing_even_with_the_coordi
     time.sleep(0.3)
     for station in fewer:
         station.broken = {PRO}
-    until = time.monotonic() + 3.5  # votes run out after 1 s, memberships after 1.5
-    never(lambda: any(station.active is not Role.PRIMARY for station in fleet.stations), until - time.monotonic())
+    # Votes run out after 1 s, memberships after 1.5.
+    never(lambda: any(station.active is not Role.PRIMARY for station in fleet.stations), during=3.5)
     assert fewer[0].exchange.board.instances == 2
     line.heal()
     for station in more:
         station.broken = {PRO}
-    eventually(lambda: all(station.active is Role.SECONDARY for station in fleet.stations), within=15.0)
+    eventually(lambda: all(station.active is Role.SECONDARY for station in fleet.stations))
     fleet.quiet()
     assert fleet.errors() == []
 

@@ -13,6 +13,7 @@ import pytest
 from engine.core.agreement import Document, Force, Member, Opinion, Override, Verdict, Vote
 from engine.core.messages import Role
 from engine.fleet.base import Coordinator
+from tests.patience import eventually, seconds_until
 
 Join = Callable[..., Coordinator]
 
@@ -23,16 +24,6 @@ pytestmark = pytest.mark.server
 def short(url: str) -> float:
     """The shortest time to live that is the same everywhere but in etcd, which counts whole seconds."""
     return 1.0 if url.startswith("etcd") else 0.4
-
-
-def eventually(check: Callable[[], bool], within: float = 5.0) -> float:
-    """Wait until something holds; returns how long that took."""
-    began = time.monotonic()
-    while time.monotonic() < began + within:
-        if check():
-            return time.monotonic() - began
-        time.sleep(0.01)
-    pytest.fail(f"did not happen within {within} s")
 
 
 def test_there_is_no_document_before_the_first_swap(url: str, join: Join) -> None:
@@ -134,7 +125,7 @@ def test_subscribers_hear_of_a_change_within_a_second(url: str, join: Join) -> N
     time.sleep(0.3)
     heard.clear()
     one.swap("chat", 1, Document(epoch=2, writer="a"))
-    assert eventually(lambda: "chat" in heard, within=1.0) < 1.0
+    assert seconds_until(lambda: "chat" in heard) < 1.0
 
 
 def test_subscribers_hear_of_the_first_document_too(url: str, join: Join) -> None:

@@ -14,8 +14,9 @@ from alerts.service import AlertService, Part
 from engine.config import Config
 from tests.alerts.listener import Listener
 from tests.engine.fleet.conftest import corner
-from tests.engine.fleet.fleets import Fleet, Station, eventually
+from tests.engine.fleet.fleets import Fleet, Station
 from tests.engine.fleet.servers import Server
+from tests.patience import seconds_until
 
 pytestmark = pytest.mark.server
 
@@ -79,7 +80,7 @@ allow_private = true
         (leader,) = [one for one in services if one.health().part is Part.EVALUATOR]
         leader.stop()
         rest = [one for one in services if one is not leader]
-        took = eventually(lambda: [one.health().part for one in rest].count(Part.EVALUATOR) == 1)
+        took = seconds_until(lambda: [one.health().part for one in rest].count(Part.EVALUATOR) == 1)
         print(f"{kind}: handed over in {took:.1f} s")
         assert sum(one.health().part is Part.EVALUATOR for one in rest) == 1
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,9 +19,11 @@ from engine.core.agreement import Document, DocumentError, Member, Vote
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
 from engine.fleet.etcd_client import EtcdClient
 from engine.fleet.zookeeper import ZooKeeperCoordinator
+from tests import patience
 from tests.engine.fleet.conftest import corner
 from tests.engine.fleet.proxy import Proxy
 from tests.engine.fleet.servers import EtcdServer, RedisServer, Server, etcd_cluster
+from tests.patience import seconds_until
 from tests.programs import free_port
 
 Join = Callable[..., Coordinator]
@@ -38,23 +41,20 @@ def through(url: str, port: int) -> str:
     return url.replace(f":{old}", f":{port}")
 
 
-def eventually(check: Callable[[], bool], within: float = 8.0) -> None:
-    """Wait until something holds; an unavailable coordinator does not hold it."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        with suppress(CoordinatorUnavailable):
-            if check():
-                return
-        time.sleep(0.02)
-    pytest.fail(f"did not happen within {within} s")
+eventually = partial(patience.eventually, despite=(CoordinatorUnavailable,))
+"""Waits until something holds; an unavailable coordinator does not hold it."""
 
 
 def unavailable(call: Callable[[], object]) -> str:
-    """What a call says that must fail in time."""
-    began = time.monotonic()
-    with pytest.raises(CoordinatorUnavailable) as raised:
-        call()
-    assert time.monotonic() - began < BOUND
+    """What a call says that must fail in time; a late one is asked once more, for the machine may have stood still."""
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(CoordinatorUnavailable) as raised:
+            call()
+        took = time.monotonic() - began
+        if took < BOUND:
+            break
+    assert took < BOUND
     message = str(raised.value)
     assert "\n" not in message
     return message
@@ -291,7 +291,7 @@ def test_a_redis_subscriber_that_was_thrown_out_still_hears(own_server: Start, j
     redis.Redis(port=server.port).client_kill_filter(_type="pubsub")
     heard.clear()
     one.swap("chat", 1, Document(epoch=2, writer="a"))
-    eventually(lambda: "chat" in heard, within=2.5)
+    assert seconds_until(lambda: "chat" in heard) < 2.5
 
 
 def test_the_etcd_watch_survives_compaction(own_server: Start, join: Join) -> None:
@@ -310,7 +310,7 @@ def test_the_etcd_watch_survives_compaction(own_server: Start, join: Join) -> No
     time.sleep(0.2)
     heard.clear()
     one.swap("chat", 30, Document(epoch=31, writer="a"))
-    eventually(lambda: "chat" in heard, within=1.0)
+    assert seconds_until(lambda: "chat" in heard) < 1.0
 
 
 def test_an_etcd_cluster_goes_on_without_its_leader(tmp_path: Path, join: Join) -> None:
@@ -321,7 +321,7 @@ def test_an_etcd_cluster_goes_on_without_its_leader(tmp_path: Path, join: Join) 
         status = servers[0].call("maintenance/status")
         identities = {str(server.call("maintenance/status")["header"]["member_id"]): server for server in servers}  # type: ignore[index]
         identities[str(status["leader"])].kill()
-        eventually(lambda: one.swap("chat", 1, Document(epoch=2, writer="a/2")), within=10.0)
+        eventually(lambda: one.swap("chat", 1, Document(epoch=2, writer="a/2")))
         servers_left = [server for server in servers if server._process]
         servers_left[0].kill()
         unavailable(lambda: one.read("chat"))

@@ -21,9 +21,10 @@ from engine.gateway import access
 from engine.gateway.app import Companion
 from engine.gateway.health import Check
 from engine.providers.answers import answer_text
-from tests.engine.drivers import outstanding, within
+from tests.engine.drivers import outstanding
 from tests.engine.gateway.conftest import Serve
-from tests.engine.gateway.running import FLASH, PRO, Running, about, error_of, waited
+from tests.engine.gateway.running import FLASH, PRO, Running, about, error_of
+from tests.patience import PATIENCE_S, eventually
 from tests.upstream import Fault, Upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -148,21 +149,21 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(gateway: Running) ->
     with socket.create_connection(("127.0.0.1", gateway.port)) as caller:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {30_000_000}\r\n\r\n"
         caller.sendall(head.encode())
-        caller.settimeout(5)
+        caller.settimeout(60)
         answer = b""
         while part := caller.recv(65536):  # head and body may come one by one; then the server closes
             answer += part
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"body_too_large"' in answer
     assert b"server.max_body" in answer
-    assert time.monotonic() - began < 2, "the answer does not wait for the body"
+    assert time.monotonic() - began < 30, "the answer does not wait for the body"
 
 
 def test_a_caller_that_sends_too_much_anyway_gets_the_answer(gateway: Running) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as caller:
         head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         caller.sendall(head.encode())
-        caller.settimeout(5)
+        caller.settimeout(60)
         chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
         answer = b""
         try:
@@ -571,7 +572,7 @@ def test_a_mistake_of_ours_is_internal_with_an_id_on_record(gateway: Running, st
     else:
         assert (answer.status_code, error_of(answer)["code"]) == (500, "internal")
     assert "secret detail" not in answer.text
-    rows = within(2, lambda: gateway.rows("requests"))
+    rows = eventually(lambda: gateway.rows("requests"))
     assert [(row["id"], row["status_code"], row["code"]) for row in rows] == [
         (about(answer)["request-id"], 500, "internal")
     ]
@@ -596,13 +597,14 @@ SLOW = {
 }
 
 
-def _leave(gateway: Running, *, stream: bool, after: float, once: Callable[[], Any] = bool) -> float:
+def _leave(gateway: Running, *, stream: bool, after: float, once: Callable[[], Any] | None = None) -> float:
     """Ask, close the connection a while after something happened; returns when."""
     body = json.dumps({"model": "chat", "messages": MESSAGES, "stream": stream}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port)) as caller:
         caller.sendall(head.encode() + body)
-        within(5 if once is not bool else 0, once)
+        if once is not None:
+            eventually(once)
         time.sleep(after)
     return time.monotonic()
 
@@ -612,14 +614,13 @@ def _leave(gateway: Running, *, stream: bool, after: float, once: Callable[[], A
 def test_a_caller_who_leaves_closes_the_upstream_within_a_second_and_is_on_record(
     serve: Serve, upstream: Upstream, kind: str, where: str
 ) -> None:
-    gateway = serve(kind, replace={'first_token = "2s"\nanswer = "2s"\nidle = "2s"': 'first_token = "9s"'})
+    gateway = serve(kind)
     upstream.set(PRO, SLOW[where])
     left = _leave(gateway, stream=where != "whole", after=0.3, once=upstream.seen)
     (seen,) = upstream.seen()
-    assert waited(lambda: seen.ended, 1.5) < 1.5
-    assert seen.ended == "disconnected"
+    assert eventually(lambda: seen.ended) == "disconnected"
     assert seen.ended_at - left < 1.0
-    (row,) = within(2, lambda: gateway.rows("requests"))
+    (row,) = eventually(lambda: gateway.rows("requests"))
     assert (row["outcome"], row["status_code"], row["code"]) == ("cancelled", 499, "client_cancelled")
     (attempt,) = gateway.rows("attempts")
     assert attempt["category"] == "cancelled"
@@ -632,14 +633,14 @@ def test_a_caller_who_leaves_while_waiting_for_a_limit_is_on_record(serve: Serve
     gateway = serve()
     upstream.set(PRO, Fault(error="rate_limit_bare", headers={"retry-after": "1"}))
     _leave(gateway, stream=False, after=0.4)
-    (row,) = within(2, lambda: gateway.rows("requests"))
+    (row,) = eventually(lambda: gateway.rows("requests"))
     assert (row["outcome"], row["attempts"]) == ("cancelled", 1)
     assert outstanding(gateway.exchange) == gateway.exchange.in_flight == 0
 
 
 def test_a_caller_who_stops_reading_does_not_keep_the_upstream_open_for_ever(serve: Serve, upstream: Upstream) -> None:
-    clocks = 'first_token = "2s"\nanswer = "2s"\nidle = "2s"\ntotal = "10s"'
-    gateway = serve(replace={clocks: clocks.replace('"2s"', '"700ms"').replace('"10s"', '"700ms"')})
+    clocks = 'first_token = "30s"\nanswer = "30s"\nidle = "30s"\ntotal = "60s"'
+    gateway = serve(replace={clocks: clocks.replace('"30s"', '"700ms"').replace('"60s"', '"700ms"')})
     upstream.set(PRO, Fault(words=600, words_per_event=1, extra={"pad": "x" * 20_000}))
     tasks = gateway.tasks()
     body = json.dumps({"model": "chat", "messages": MESSAGES, "stream": True}).encode()
@@ -648,12 +649,11 @@ def test_a_caller_who_stops_reading_does_not_keep_the_upstream_open_for_ever(ser
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.connect(("127.0.0.1", gateway.port))
         caller.sendall(head.encode() + body)
-        rows = within(6, lambda: gateway.rows("requests"))
-        assert rows, "the request ended although nobody read it"
+        rows = eventually(lambda: gateway.rows("requests"))  # the request ended although nobody read it
         assert rows[0]["status_code"] in (499, 502)
         assert rows[0]["duration_ms"] < 700 + 500, "it does not outlive its total"
-        assert within(3, lambda: gateway.tasks() <= tasks), "nor does a task of it"
-        assert within(2, lambda: upstream.seen()[0].ended)
+        eventually(lambda: gateway.tasks() <= tasks)  # nor does a task of it
+        eventually(lambda: upstream.seen()[0].ended)
         assert outstanding(gateway.exchange) == gateway.exchange.in_flight == 0
 
 
@@ -666,14 +666,14 @@ def test_a_graceful_shutdown_finishes_running_streams_and_refuses_new_callers(se
     with ThreadPoolExecutor(3) as pool:
         body = {"model": "chat", "messages": MESSAGES, "stream": True}
         url = f"{gateway.url}/v1/chat/completions"
-        streams = [pool.submit(requests.post, url, json=body, timeout=15) for _ in range(3)]
-        within(2, lambda: len(upstream.seen()) == 3)
+        streams = [pool.submit(requests.post, url, json=body, timeout=60) for _ in range(3)]
+        eventually(lambda: len(upstream.seen()) == 3)
         time.sleep(0.2)
         gateway.server.should_exit = True
         answers = [stream.result() for stream in streams]
     for answer in answers:
         assert answer.text.rstrip().endswith("data: [DONE]")
-    gateway.thread.join(10)
+    gateway.thread.join(PATIENCE_S)
     assert not gateway.thread.is_alive()
     assert [row["status_code"] for row in gateway.rows("requests")] == [200] * 3
     with pytest.raises(requests.ConnectionError):
@@ -691,16 +691,16 @@ def test_many_callers_at_once_leave_nothing_behind(gateway: Running, upstream: U
             _leave(gateway, stream=number % 2 == 0, after=0.05)
             return 499
         body = {"model": "chat", "messages": MESSAGES, "stream": number % 2 == 0}
-        return requests.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=15).status_code
+        return requests.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60).status_code
 
     with ThreadPoolExecutor(16) as pool:
         statuses = list(pool.map(one, range(60)))
     assert set(statuses) == {200, 499}
-    assert within(3, lambda: gateway.exchange.in_flight == 0)
+    eventually(lambda: gateway.exchange.in_flight == 0)
     assert outstanding(gateway.exchange) == 0
-    assert within(3, lambda: len(gateway.rows("requests")) == 61)
-    assert within(3, lambda: gateway.tasks() <= tasks + 1), "no task is left"
-    assert within(3, lambda: all(one.ended for one in upstream.seen()))
+    eventually(lambda: len(gateway.rows("requests")) == 61)
+    eventually(lambda: gateway.tasks() <= tasks + 1)  # no task is left
+    eventually(lambda: all(one.ended for one in upstream.seen()))
     assert {gateway.breaker(role).state for role in Role} == {"closed"}
 
 
@@ -720,7 +720,7 @@ def test_an_operator_asks_one_model_and_it_is_on_record_as_a_test(
     assert answer.ok
     assert about(answer).items() >= {"role": "secondary", "model": FLASH, "failover": "override"}.items()
     assert [len(upstream.seen(model)) for model in (PRO, FLASH)] == [1, 1]
-    assert within(5, lambda: len(gateway.rows("requests")) == 2)
+    eventually(lambda: len(gateway.rows("requests")) == 2)
     found = [(row["role"], row["synthetic"], row["failover_cause"]) for row in gateway.rows("requests")]
     assert sorted(found) == [("primary", 1, None), ("secondary", 1, "override")]
     assert gateway.rows("failovers") == []

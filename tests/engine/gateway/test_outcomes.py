@@ -20,13 +20,14 @@ import requests
 from engine.core.messages import Role
 from tests.engine.gateway.conftest import Serve
 from tests.engine.gateway.running import FLASH, PRO, Running, about, error_of, settled
+from tests.patience import PATIENCE_S, eventually
 from tests.upstream import Fault, Upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 WAYS = [("openai", False), ("openai", True), ("google-generativeai", False), ("google-genai", True)]
-SHORT = {'first_token = "2s"\nanswer = "2s"': 'first_token = "250ms"\nanswer = "250ms"'}
-SHORTER = {'first_token = "2s"\nanswer = "2s"': 'first_token = "800ms"\nanswer = "800ms"'}
+SHORT = {'first_token = "30s"\nanswer = "30s"': 'first_token = "250ms"\nanswer = "250ms"'}
+SHORTER = {'first_token = "30s"\nanswer = "30s"': 'first_token = "800ms"\nanswer = "800ms"'}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 LONG = "word " * 400
 
@@ -360,7 +361,7 @@ def test_a_connection_that_never_stands_is_a_timeout_and_left_at_once(serve: Ser
             waiting.setblocking(False)
             waiting.connect_ex(deaf.getsockname())
         port = deaf.getsockname()[1]
-        connect = 'first_token = "2s"\nanswer = "2s"'
+        connect = 'first_token = "30s"\nanswer = "30s"'
         gateway = serve(
             replace={
                 f'api_key_env = "MAIN_KEY"\nbase_url = "{upstream.openai_url}"': _at(port),
@@ -369,7 +370,7 @@ def test_a_connection_that_never_stands_is_a_timeout_and_left_at_once(serve: Ser
         )
         began = time.monotonic()
         response = gateway.ask()
-        assert time.monotonic() - began < 1.8, "the clock of the connection, not that of the answer"
+        assert time.monotonic() - began < 20, "the clock of the connection, not that of the answer"
     assert about(response).items() >= {"role": "secondary", "attempts": "2", "failover": "timeout"}.items()
     agree(gateway, upstream, response, alone=False)
     assert gateway.rows("attempts")[0]["category"] == "timeout"
@@ -409,7 +410,7 @@ def test_a_silent_model_is_left_when_its_clock_runs_out_and_not_asked_again(serv
     upstream.set(PRO, Fault(hang=True))
     agree(gateway, upstream, gateway.ask())
     silent, other = settled(upstream)
-    assert 0.2 <= other.at - silent.at <= 0.6
+    assert 0.2 <= other.at - silent.at < 20
     assert silent.ended == "disconnected", "the connection was given up"
 
 
@@ -431,7 +432,7 @@ def test_a_storm_of_429_spills_its_share_and_sheds_the_rest_with_a_true_retry_af
     began = time.monotonic()
     answers = [gateway.ask() for _ in range(10)]
     assert [one.status_code for one in answers] == [200] * 4 + [429] * 6
-    assert time.monotonic() - began < 5, "what cannot be waited out is not waited for"
+    assert time.monotonic() - began < 40, "what cannot be waited out is not waited for"
     for place, answer in enumerate(answers[4:]):
         # The gate, and behind it a place in line for each: six a minute are tried after a limit that one request met.
         assert 55 + 10 * place <= int(answer.headers["retry-after"]) <= 61 + 10 * place
@@ -516,9 +517,7 @@ def test_an_open_breaker_sends_requests_to_the_other_model_and_moves_the_active_
     upstream.set(PRO, Fault(error="gateway_timeout"))
     for _ in range(2):
         assert gateway.ask().ok
-    until = time.monotonic() + 3
-    while gateway.exchange.board.document.active is Role.PRIMARY and time.monotonic() < until:
-        time.sleep(0.01)
+    eventually(lambda: gateway.exchange.board.document.active is Role.SECONDARY)
     response = gateway.ask()
     assert about(response).items() >= {"role": "secondary", "attempts": "1"}.items()
     assert "failover" not in about(response), "the active model answered"
@@ -604,9 +603,7 @@ def test_a_store_that_takes_nothing_refuses_answers_and_its_rows_say_so_when_it_
         again = gateway.ask()
         assert again.status_code == 503
         assert len(upstream.seen()) == asked, "no model is paid for what cannot be recorded"
-    until = time.monotonic() + 5
-    while gateway.instance.recorder.error is not None and time.monotonic() < until:
-        time.sleep(0.02)
+    eventually(lambda: gateway.instance.recorder.error is None)
     assert gateway.ask().ok
     rows = gateway.rows("requests")
     assert {row["status_code"] for row in rows if row["id"] == about(refused)["request-id"]} <= {503}
@@ -624,7 +621,7 @@ class _locked:  # noqa: N801 - used as a block
         store = self._gateway.instance.recorder.store
         self._writer = store.writer()
         recorder = self._gateway.instance.recorder
-        recorder.execute(lambda connection: connection.execute("PRAGMA busy_timeout = 50")).result(5)
+        recorder.execute(lambda connection: connection.execute("PRAGMA busy_timeout = 50")).result(PATIENCE_S)
         self._writer.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, *exc_info: object) -> None:
@@ -638,7 +635,5 @@ def test_under_batch_a_store_that_takes_nothing_keeps_nobody_from_an_answer(serv
     with _locked(gateway):
         answer = gateway.ask()
         assert answer.ok
-    until = time.monotonic() + 5
-    while not gateway.rows("requests", f"id = '{about(answer)['request-id']}'") and time.monotonic() < until:
-        time.sleep(0.02)
+    eventually(lambda: gateway.rows("requests", f"id = '{about(answer)['request-id']}'"))
     agree(gateway, upstream, answer, alone=False)

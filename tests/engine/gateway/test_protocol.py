@@ -75,7 +75,7 @@ async def test_aborting_sends_nothing(wire: Wire) -> None:
 
 def test_a_caller_that_expects_100_continue_gets_it_before_it_sends_its_body(serve: Serve) -> None:
     body = b'{"model": "nobody", "messages": []}'
-    with socket.create_connection(("127.0.0.1", serve().port), timeout=10) as caller:
+    with socket.create_connection(("127.0.0.1", serve().port), timeout=60) as caller:
         caller.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nexpect: 100-continue\r\n"
             b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
@@ -89,8 +89,8 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(serve:
     running = serve()
     running.server.config.timeout_keep_alive = 1
     with (
-        socket.create_connection(("127.0.0.1", running.port), timeout=10) as idle,
-        socket.create_connection(("127.0.0.1", running.port), timeout=10) as busy,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as idle,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as busy,
     ):
         for caller in (idle, busy):
             _ask(caller)

@@ -22,7 +22,7 @@ import requests
 from engine import Request, SwitchgearError
 from engine.instance import Instance
 from engine.providers.answers import Continuation, answer_text
-from tests.engine.drivers import Looped, Threaded, outstanding, rows, within
+from tests.engine.drivers import Looped, Threaded, outstanding, rows
 from tests.engine.gateway.running import FLASH, PRO, running, settings
 from tests.engine.gateway.test_streams import (
     CLOCKS,
@@ -35,6 +35,7 @@ from tests.engine.gateway.test_streams import (
     Got,
     read,
 )
+from tests.patience import eventually
 from tests.upstream import Fault, Upstream
 from tests.upstream.wires import wide
 
@@ -132,9 +133,10 @@ def held_to_the_law(face: Open, got: Got) -> bool:
 def warmed(ask: Callable[[], Got], upstream: Upstream, *, both: bool = True) -> None:
     """Have the libraries imported and both models' clients made before short clocks count."""
     upstream.set("*", SHORT)
-    assert within(10, lambda: ask().whole)
+    eventually(lambda: ask().whole)
     upstream.set(PRO, replace(SHORT, error="gateway_timeout"))
-    assert not both or within(10, lambda: ask().whole)
+    if both:
+        eventually(lambda: ask().whole)
     upstream.forget()
 
 
@@ -163,9 +165,9 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
                 assert whole is other.able, (name, at)
         exchange = serving.instance.exchanges["chat"]
         assert outstanding(exchange) == exchange.in_flight == 0
-        assert within(3, lambda: all(one.ended for one in upstream.seen()))
-    assert within(5, lambda: threading.active_count() <= threads), threading.enumerate()
-    assert within(3, lambda: connections(upstream) <= before), "every connection is closed"
+        eventually(lambda: all(one.ended for one in upstream.seen()))
+    eventually(lambda: threading.active_count() <= threads, told=threading.enumerate)
+    eventually(lambda: connections(upstream) <= before)  # every connection is closed
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,14 +175,14 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
 def test_a_stream_that_stalls_is_left_at_its_idle_clock_and_goes_on_or_is_told(
     tmp_path: Path, upstream: Upstream, face: str, kind: str
 ) -> None:
-    short = {CLOCKS: CLOCKS.replace('idle = "2s"', 'idle = "1s"')}
+    short = {CLOCKS: CLOCKS.replace('idle = "30s"', 'idle = "1s"')}
     config = settings(tmp_path, upstream, kind, flash=PREFILL, rest=PATIENT, replace=short)
     with opened(face, config, upstream) as serving:
         warmed(serving.ask, upstream)
         upstream.set(PRO, replace(SHORT, stall_after=2))
         upstream.set(FLASH, SHORT)
         assert held_to_the_law(serving, serving.ask())
-        assert within(1, lambda: upstream.seen(PRO)[-1].ended) == "disconnected"
+        assert eventually(lambda: upstream.seen(PRO)[-1].ended) == "disconnected"
         upstream.set(FLASH, replace(SHORT, error="gateway_timeout"))
         assert not held_to_the_law(serving, serving.ask())
 
@@ -206,7 +208,7 @@ def test_a_continuation_does_not_outlive_the_deadline_that_began_before_it(
         categories = [one["category"] for one in serving.rows("attempts", f"request_id = '{row['id']}'")]
         assert categories == ["truncated", "timeout"]
         assert serving.instance.exchanges["chat"].in_flight == 0
-        assert within(1, lambda: upstream.seen(FLASH)[-1].ended) == "disconnected"
+        assert eventually(lambda: upstream.seen(FLASH)[-1].ended) == "disconnected"
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -226,7 +228,7 @@ def test_a_models_own_clocks_replace_the_managers_and_it_is_not_asked_again(
             assert held_to_the_law(serving, serving.ask())
             assert [one.model for one in upstream.seen()] == [PRO, FLASH]
             left, other = serving.rows("attempts", f"request_id = '{serving.rows('requests')[-1]['id']}'")
-            assert 295 <= left["duration_ms"] < 1500, "left at its own limit, once"
+            assert 295 <= left["duration_ms"] < 8000, "left at its own limit, once"
             assert other["duration_ms"] > 395, "the other one lives by the manager's"
 
 
@@ -241,13 +243,13 @@ def test_a_caller_who_leaves_a_continuation_closes_it_and_both_attempts_are_on_r
         upstream.set(PRO, replace(SHORT, cut_after=2))
         upstream.set(FLASH, replace(SHORT, event_delay=0.4))
         body = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
-        with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=10) as answer:
-            assert within(5, lambda: upstream.seen(FLASH) and upstream.seen(FLASH)[0].events > 1)
+        with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=60) as answer:
+            eventually(lambda: upstream.seen(FLASH) and upstream.seen(FLASH)[0].events > 1)
             left = time.monotonic()
             answer.raw.close()
-        assert within(2, lambda: upstream.seen(FLASH)[0].ended) == "disconnected"
+        assert eventually(lambda: upstream.seen(FLASH)[0].ended) == "disconnected"
         assert (upstream.seen(FLASH)[0].ended_at or 0) - left < 1.0
-        assert within(2, lambda: len(gateway.rows("requests")) > before)
+        eventually(lambda: len(gateway.rows("requests")) > before)
         row = gateway.rows("requests")[-1]
         first, second = gateway.rows("attempts", f"request_id = '{row['id']}'")
         assert (row["outcome"], first["category"], second["category"]) == ("cancelled", "truncated", "cancelled")

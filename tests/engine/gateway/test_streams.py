@@ -20,9 +20,10 @@ import requests
 
 from engine.core.messages import Role
 from engine.providers.answers import Continuation, answer_text
-from tests.engine.drivers import outstanding, within
+from tests.engine.drivers import outstanding
 from tests.engine.gateway.conftest import Serve
 from tests.engine.gateway.running import FLASH, PRO, Running, about
+from tests.patience import eventually
 from tests.upstream import Fault, Upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -42,8 +43,8 @@ FAULTS = {
     "error object": lambda at: replace(SHORT, error_at=at),
     "cut, split bytes": lambda at: replace(SHORT, cut_after=at, split=7),
 }
-CLOCKS = 'first_token = "2s"\nanswer = "2s"\nidle = "2s"\ntotal = "10s"'
-QUICK = {CLOCKS: CLOCKS.replace('"2s"', '"500ms"')}
+CLOCKS = 'first_token = "30s"\nanswer = "30s"\nidle = "30s"\ntotal = "60s"'
+QUICK = {CLOCKS: CLOCKS.replace('"30s"', '"500ms"')}
 PATIENT = "[managers.chat.breaker]\nmin_calls = 1000\nconsecutive_failures = 1000"
 PREFILL = 'capabilities = ["tools", "vision", "json_schema", "system", "prefill"]'
 NO_PREFILL = 'capabilities = ["tools", "vision", "json_schema", "system"]'
@@ -72,7 +73,7 @@ class Got:
 
 def read(gateway: Running, **given: Any) -> Got:
     """Stream by the real SDK."""
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=15)
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=60)
     got = Got()
     asked: Any = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True, **given}
     try:
@@ -107,7 +108,7 @@ def _serve(serve: Serve, kind: str, flash: str = PREFILL, **given: Any) -> Runni
         # The library takes longer to make a client than these clocks allow; that is what the first calls are for.
         for role in ("secondary", "primary"):
             gateway.act("POST", "/override", {"role": role, "reason": "warm up", "strict": True})
-            within(5, lambda: gateway.ask().ok)
+            eventually(lambda: gateway.ask().ok)
         gateway.act("DELETE", "/override?reason=warm")
         gateway.upstream.forget()
     return gateway
@@ -291,7 +292,7 @@ def test_the_finish_and_done_wait_for_the_commit(serve: Serve, upstream: Upstrea
     upstream.set(PRO, SHORT)
     body = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
     for _ in range(20):
-        with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=10) as answer:
+        with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=60) as answer:
             for line in answer.iter_lines():
                 if b'"finish_reason":"stop"' in line:
                     identity = about(answer)["request-id"]
@@ -302,12 +303,12 @@ def test_the_finish_and_done_wait_for_the_commit(serve: Serve, upstream: Upstrea
 def test_a_slow_reader_does_not_make_memory_grow(serve: Serve, upstream: Upstream, kind: str) -> None:
     gateway = _serve(serve, kind)
     upstream.set(PRO, SHORT)
-    assert within(5, lambda: read(gateway).whole)
+    eventually(lambda: read(gateway).whole)
     upstream.forget()
     upstream.set(PRO, Fault(words=3000, words_per_event=1, extra={"pad": "x" * 10_000}))
     process = psutil.Process()
     body = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
-    with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=10) as answer:
+    with requests.post(f"{gateway.url}/v1/chat/completions", json=body, stream=True, timeout=60) as answer:
         next(answer.iter_lines())
         before = process.memory_info().rss
 
@@ -316,7 +317,7 @@ def test_a_slow_reader_does_not_make_memory_grow(serve: Serve, upstream: Upstrea
             time.sleep(0.5)
             return upstream.seen()[0].events == sent
 
-        assert within(8, stands_still), "the model's stream waits, too"
+        eventually(stands_still)  # the model's stream waits, too
         assert upstream.seen()[0].events < 3000
         assert process.memory_info().rss - before < 20_000_000
 
@@ -345,10 +346,10 @@ def test_no_path_leaves_a_task_a_socket_a_thread_or_a_permit(serve: Serve, upstr
                 body = {"model": "chat", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
                 url = f"{gateway.url}/v1/chat/completions"
                 requests.post(url, json=body, stream=True, timeout=0.1).close()
-    assert within(3, lambda: gateway.exchange.in_flight == 0)
+    eventually(lambda: gateway.exchange.in_flight == 0)
     assert outstanding(gateway.exchange) == 0
-    assert within(3, lambda: gateway.tasks() <= tasks), gateway.tasks()
-    assert within(3, lambda: all(one.ended for one in upstream.seen()))
-    assert within(3, lambda: connections() <= 8), "kept-alive ones only"
-    assert within(3, lambda: threading.active_count() <= threads + 4), "idle ones only"
+    eventually(lambda: gateway.tasks() <= tasks, told=gateway.tasks)
+    eventually(lambda: all(one.ended for one in upstream.seen()))
+    eventually(lambda: connections() <= 8)  # kept-alive ones only
+    eventually(lambda: threading.active_count() <= threads + 4)  # idle ones only
     assert {gateway.breaker(role).outstanding for role in Role} == {0}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from engine.simulation.history import write_history
 from engine.simulation.incidents import DemoTraffic
 from engine.sqlite import Connection
 from engine.store import Store
+from tests.patience import eventually
 
 HOUR_MS = 3_600_000
 END_MS = 1_760_000_000_000
@@ -99,9 +99,9 @@ def test_live_traffic_meets_an_incident_and_is_answered(tmp_path: Path) -> None:
     traffic = DemoTraffic(instance, first_after=0.5, per_second=25.0)
     traffic.start()
     try:
-        assert _within(20.0, lambda: _count(instance, "SELECT count(*) FROM failovers WHERE scope = 'active'") > 0)
+        eventually(lambda: _count(instance, "SELECT count(*) FROM failovers WHERE scope = 'active'"), every=0.1)
         answered = "SELECT count(*) FROM requests WHERE outcome = 'ok' AND active_role = 'secondary'"
-        assert _within(20.0, lambda: _count(instance, answered) > 0)
+        eventually(lambda: _count(instance, answered), every=0.1)
     finally:
         traffic.stop()
         instance.close()
@@ -110,12 +110,3 @@ def test_live_traffic_meets_an_incident_and_is_answered(tmp_path: Path) -> None:
 def _count(instance: Instance, question: str) -> int:
     with instance.recorder.store.reader() as connection:
         return one(connection, question)
-
-
-def _within(seconds: float, holds: Callable[[], bool]) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return False
