@@ -1,5 +1,5 @@
 # Everything a contributor needs. `make demo` and `make test` work on a fresh machine with Python 3.11 or newer.
-# Variables: PYTHON=python3.12, TESTS=tests/engine, WORKERS=2 (processes for the tests), PYTEST_FLAGS=…, PIP_FLAGS=…
+# Variables: PYTHON=python3.12, TESTS=tests/engine, WORKERS=0 (tests in one process), PYTEST_FLAGS=…, PIP_FLAGS=…
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,10 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
-WORKERS ?= 0
+WORKERS ?= 2
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 PYTEST_FLAGS ?=
-PYTEST := $(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
+PYTEST := $(BIN)/pytest $(PYTEST_FLAGS)
 CODE := engine alerts dashboard tests setup.py
 
 .PHONY: help
@@ -26,7 +26,7 @@ demo: $(STAMP) ## everything on simulated models with a scripted incident; Ctrl-
 
 .PHONY: test
 test: $(STAMP) ## all tests but the long ones
-	$(PYTEST) -m "not soak and not bench and not screenshots" $(TESTS)
+	$(PYTEST) -n $(WORKERS) -m "not soak and not bench and not screenshots" $(TESTS)
 
 .PHONY: check
 check: $(STAMP) ## format, lint, types, import rules, and the tests of the core and of the documents
@@ -34,7 +34,7 @@ check: $(STAMP) ## format, lint, types, import rules, and the tests of the core 
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m "not soak and not bench and not screenshots" tests/engine/core tests/test_docs.py
+	$(PYTEST) -n $(WORKERS) -m "not soak and not bench and not screenshots" tests/engine/core tests/test_docs.py
 
 .PHONY: soak
 soak: $(STAMP) ## the long tests: kill loops, millions of rows, hundreds of seeds
@@ -42,11 +42,11 @@ soak: $(STAMP) ## the long tests: kill loops, millions of rows, hundreds of seed
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmarks
-	$(BIN)/pytest -m bench -s --timeout=1200 $(TESTS)
+	$(PYTEST) -m bench -s --timeout=1200 $(TESTS)
 
 .PHONY: screenshots
 screenshots: $(STAMP) ## the pictures in docs/, taken with Chromium
-	$(BIN)/pytest -m screenshots --timeout=600 $(TESTS)
+	$(PYTEST) -m screenshots --timeout=600 $(TESTS)
 
 .PHONY: format
 format: $(STAMP) ## lay the code out and correct what can be corrected
