@@ -66,15 +66,7 @@ def learn(
         )
         events += _moves(line, moved)
     _heed(line, outcome, rng)
-    if category is Category.OK:
-        line.accept()
-        if outcome.completion is not None and not outcome.completion.usage.estimated:
-            line.calibration.learn(estimated, outcome.completion.usage.input_tokens)
-    elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
-        refused = line.refuse(category, now, outcome.retry_after)
-        events.append(ModelRefused(line.role, category, refused.until))
-    elif effect is Effect.FAILURE and outcome.retry_after is not None:
-        line.breaker.extend(now + outcome.retry_after, now)
+    events += _of_model(line, outcome, effect, estimated)
     if line.role is Role.PRIMARY and effect is not Effect.NEUTRAL and counts:
         board.sample(ok=effect is Effect.OK, now=now)
         if effect is Effect.FAILURE and probing:
@@ -84,6 +76,20 @@ def learn(
         moved = board.judged(line.role, name, passed=passed, now=now, rand=rng(), request_id=asked.request.id)
         events += _moves(line, moved)
     return events
+
+
+def _of_model(line: Line, outcome: Outcome, effect: Effect, estimated: int) -> Sequence[Event]:
+    """What is learnt of the model itself, whatever its breaker makes of it."""
+    category, now = outcome.category, outcome.now
+    if category is Category.OK:
+        line.accept()
+        if outcome.completion is not None and not outcome.completion.usage.estimated:
+            line.calibration.learn(estimated, outcome.completion.usage.input_tokens)
+    elif category in (Category.QUOTA_EXHAUSTED, Category.MODEL_UNAVAILABLE):
+        return (ModelRefused(line.role, category, line.refuse(category, now, outcome.retry_after).until),)
+    elif effect is Effect.FAILURE and outcome.retry_after is not None:
+        line.breaker.extend(now + outcome.retry_after, now)
+    return ()
 
 
 def _moves(line: Line, moved: Sequence[Transition]) -> list[BreakerMoved]:
