@@ -1,11 +1,13 @@
-"""Delivery: a thread for each receiver takes its letters from the outbox, sends them, and writes how it ended.
+"""Delivery: a thread for each receiver takes its letters from the outbox, and lanes send them and write how it ended.
 
 Guarantees: at least once with the same id and the same bytes; in order per group and receiver; no receiver delays
-another, as they share nothing but the store; a process that dies between sending and writing sends again.
+another, as they share nothing but the store; of one receiver a few groups are under way at once, so that one it is slow
+about does not keep the others; a process that dies between sending and writing sends again.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -15,6 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from alerts import net, outbox, queries, signatures
+from alerts.lanes import Lanes
 from alerts.notices import Line, Notice, Reason, Status
 from alerts.outbox import Claimed, Letter, Result
 from alerts.receivers import Receiver
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LANES = 4
+"""How many groups of one receiver may be under way at once; one that is slow is not flooded either."""
 LEASE_MS = 20_000
 HORIZON_MS = 3_600_000
 LOOK_AGAIN_S = 2.0
@@ -125,12 +130,14 @@ class Dispatcher:
         self._generation = 0
         self._active = False
         self._stopping = False
+        self._claims = itertools.count(1)
         self._threads: list[threading.Thread] = []
+        self._lanes = {receiver.name: Lanes(LANES, f"switchgear-to-{receiver.name}") for receiver in self._receivers}
 
     def start(self) -> None:
         """Start the threads; nothing is sent before `activate`."""
         for receiver in self._receivers:
-            name = f"switchgear-to-{receiver.name}"
+            name = f"switchgear-for-{receiver.name}"
             thread = threading.Thread(target=self._run, args=(receiver,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -143,6 +150,8 @@ class Dispatcher:
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for lanes in self._lanes.values():
+            lanes.join(deadline)
 
     def activate(self, *, active: bool) -> None:
         """Begin or cease to take letters: only the evaluator of a store does."""
@@ -163,18 +172,51 @@ class Dispatcher:
             with self._changed:
                 generation = self._generation
             pause = LOOK_AGAIN_S
-            try:
-                if self._active:
-                    pause = self.deliver_next(receiver)
-            except SwitchgearError as error:
-                log.warning("notifications for %s wait: %s", receiver.name, error)
-                pause = STORE_RETRY_S
-            except Exception:
-                log.exception("notifications for %s wait", receiver.name)
-                pause = LOOK_AGAIN_S
+            if self._active:
+                pause = self._safely(receiver, lambda: self._hand_out(receiver))
             with self._changed:
                 if pause > 0 and generation == self._generation and not self._stopping:
                     self._changed.wait(pause)
+
+    def _safely(self, receiver: Receiver, work: Callable[[], float]) -> float:
+        """Do something that says in how many seconds to go on; when it fails, when to try again."""
+        try:
+            return work()
+        except SwitchgearError as error:
+            log.warning("notifications for %s wait: %s", receiver.name, error)
+            return STORE_RETRY_S
+        except Exception:
+            log.exception("notifications for %s wait", receiver.name)
+            return LOOK_AGAIN_S
+
+    def _hand_out(self, receiver: Receiver) -> float:
+        """Put the next letter that is due on a lane; returns what `_take` does."""
+        lanes = self._lanes[receiver.name]
+        if not lanes.enter(LOOK_AGAIN_S):
+            return 0.0
+        claimed, pause = None, 0.0
+        try:
+            if self._active and not self._stopping:  # it may have waited for the lane
+                claimed, pause = self._take(receiver)
+        finally:
+            if claimed is None:
+                lanes.leave()
+        if claimed is not None:
+            first = claimed
+            lanes.run(lambda: self._work(receiver, first))
+        return pause
+
+    def _work(self, receiver: Receiver, first: Claimed) -> None:
+        """What a lane does: its letter, and others for as long as some are due."""
+
+        def rest() -> float:
+            self._carry(receiver, first)
+            while self._active and not self._stopping:
+                if (pause := self.deliver_next(receiver)) > 0:
+                    return pause
+            return 0.0
+
+        self._safely(receiver, rest)
 
     def deliver_next(self, receiver: Receiver) -> float:
         """Attempt the next letter that is due.
@@ -182,29 +224,39 @@ class Dispatcher:
         Returns:
             Seconds until there may be another one; 0 for at once.
         """
+        claimed, pause = self._take(receiver)
+        if claimed is not None:
+            self._carry(receiver, claimed)
+        return pause
+
+    def _take(self, receiver: Receiver) -> tuple[Claimed | None, float]:
+        """The next letter that is due, and in how many seconds there may be another one; 0 for at once."""
         now_ms = self._clock.wall_ms()
         with self._recorder.store.reader() as connection:
             due_ms = queries.next_due(connection, receiver.name, now_ms)
             stopped = receiver.name in outbox.stopped(connection, (receiver,))
-        if stopped or due_ms is None or due_ms > now_ms:
-            return LOOK_AGAIN_S if stopped or due_ms is None else min(LOOK_AGAIN_S, (due_ms - now_ms) / 1000)
+        if due_ms is None or due_ms > now_ms:
+            return None, LOOK_AGAIN_S if due_ms is None else min(LOOK_AGAIN_S, (due_ms - now_ms) / 1000)
+        if stopped:  # what was under way, or being written, when it said that it is gone
+            self._write(lambda connection: outbox.bury(connection, receiver, now_ms))
+            return None, LOOK_AGAIN_S
         claimed = self._write(lambda connection: self._claim(connection, receiver, now_ms))
-        if claimed is None:
-            return LOOK_AGAIN_S
-        result = attempt(receiver, claimed.letter, self._clock.wall_ms() / 1000)
-        self._settle(receiver, claimed, result)
-        return 0.0
+        return claimed, LOOK_AGAIN_S if claimed is None else 0.0
 
     def _claim(self, connection: Connection, receiver: Receiver, now_ms: int) -> Claimed | None:
         queries.release_expired(connection, now_ms, HORIZON_MS)
-        return outbox.claim(connection, receiver.name, self._owner, now_ms, LEASE_MS)
+        # Every claim has an owner of its own: a lane that was late must not settle what another has taken since.
+        return outbox.claim(connection, receiver.name, f"{self._owner} {next(self._claims)}", now_ms, LEASE_MS)
+
+    def _carry(self, receiver: Receiver, claimed: Claimed) -> None:
+        self._settle(receiver, claimed, attempt(receiver, claimed.letter, self._clock.wall_ms() / 1000))
 
     def _settle(self, receiver: Receiver, claimed: Claimed, result: Result) -> None:
         rand = random.random()  # noqa: S311 - jitter
 
         def write(connection: Connection) -> str:
             now_ms = self._clock.wall_ms()
-            state = outbox.settle(connection, claimed, result, self._owner, now_ms, rand)
+            state = outbox.settle(connection, claimed, result, now_ms, rand)
             if result.gone:
                 outbox.stop(connection, receiver, now_ms)
             return state

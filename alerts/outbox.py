@@ -42,11 +42,12 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A letter that was taken for an attempt."""
+    """A letter that was taken for an attempt, and in whose name."""
 
     letter: Letter
     attempts: int
     expires_ms: int
+    owner: str
 
 
 def letters(receiver: Receiver, notice: Notice) -> list[Letter]:
@@ -108,7 +109,7 @@ def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_
         return None
     id_, created, name, kind, order, content_type, body, _, attempts, _, expires, _, _ = row
     letter = Letter(id_, created, name, kind, order, "", content_type, body)
-    return Claimed(letter, attempts, expires or created + EXPIRES_MS)
+    return Claimed(letter, attempts, expires or created + EXPIRES_MS, owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Result:
     duration_ms: float = 0.0
 
 
-def settle(connection: Connection, claimed: Claimed, result: Result, owner: str, now_ms: int, rand: float) -> str:
+def settle(connection: Connection, claimed: Claimed, result: Result, now_ms: int, rand: float) -> str:
     """Write how an attempt ended; returns the letter's state after it."""
     attempts = claimed.attempts + 1
     next_ms = now_ms + round(delay_s(attempts, result.retry_after, rand) * 1000)
@@ -137,7 +138,7 @@ def settle(connection: Connection, claimed: Claimed, result: Result, owner: str,
     written = queries.settle(
         connection,
         letter.id,
-        owner,
+        claimed.owner,
         state=state,
         attempts=attempts,
         next_attempt_ms=next_ms,
@@ -156,12 +157,35 @@ def settle(connection: Connection, claimed: Claimed, result: Result, owner: str,
 def stop(connection: Connection, receiver: Receiver, now_ms: int) -> None:
     """A receiver said it is gone: nothing more is sent to it until its address changes or it is resumed."""
     queries.set_mark(connection, STOPPED_MARK + receiver.name, now_ms, receiver.mark)
+    bury(connection, receiver, now_ms)
+
+
+def bury(connection: Connection, receiver: Receiver, now_ms: int) -> None:
+    """Give up what waits for a receiver that is gone; it can be replayed."""
     queries.bury_all(connection, receiver.name, now_ms, "the receiver answered 410: it is gone")
 
 
 def resume(connection: Connection, name: str) -> None:
     """Send to a stopped receiver again."""
     queries.drop_mark(connection, STOPPED_MARK + name)
+
+
+def replay(connection: Connection, now_ms: int, *, receiver: str | None = None, identifier: str | None = None) -> int:
+    """Make dead letters due again, with their id and bytes; a receiver that was stopped is sent to again.
+
+    Args:
+        connection: Inside a transaction.
+        now_ms: The time.
+        receiver: Only those of this one.
+        identifier: Only this letter.
+
+    Returns:
+        How many.
+    """
+    theirs = queries.replay(connection, now_ms, now_ms + EXPIRES_MS, receiver=receiver, identifier=identifier)
+    for name in {*theirs, *([receiver] if receiver else [])}:
+        resume(connection, name)
+    return len(theirs)
 
 
 def stopped(connection: Connection, receivers: Iterable[Receiver]) -> set[str]:

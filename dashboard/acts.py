@@ -11,8 +11,7 @@ from typing import Final
 
 import streamlit as st
 
-from alerts import queries as alert_queries
-from alerts import silences
+from alerts import outbox, silences
 from alerts.dispatcher import send_test
 from alerts.receivers import receivers_of
 from dashboard import conversation, shared
@@ -23,7 +22,6 @@ from engine.core.agreement import Document
 from engine.core.errors import InvalidRequest, Unauthorized
 from engine.instance import Instance
 
-REPLAY_FOR_MS: Final = 86_400_000
 WRITE_WITHIN_S: Final = 30.0
 
 
@@ -79,7 +77,7 @@ def end_silence(actor: Actor, silence_id: str) -> None:
 
 
 def replay(actor: Actor, *, notification_id: str | None = None, receiver: str | None = None) -> int:
-    """Make notifications that failed for good due again, with their id and bytes.
+    """Make notifications that failed for good due again, with their id and bytes; a stopped receiver is told again.
 
     Returns:
         How many.
@@ -94,9 +92,7 @@ def replay(actor: Actor, *, notification_id: str | None = None, receiver: str | 
         raise InvalidRequest(msg)
     now = shared.now_ms()
     job = _opened().recorder.execute(
-        lambda connection: alert_queries.replay(
-            connection, now, now + REPLAY_FOR_MS, receiver=receiver, identifier=notification_id
-        )
+        lambda connection: outbox.replay(connection, now, receiver=receiver, identifier=notification_id)
     )
     return job.result(WRITE_WITHIN_S)
 

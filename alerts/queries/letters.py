@@ -116,14 +116,14 @@ def bury_all(connection: Connection, receiver: str, now_ms: int, reason: str) ->
 
 def replay(
     connection: Connection, now_ms: int, expires_ms: int, *, receiver: str | None = None, identifier: str | None = None
-) -> int:
-    """Make dead letters due again, with their id and bytes; returns how many."""
-    cursor = connection.execute(
+) -> list[str]:
+    """Make dead letters due again, with their id and bytes; returns the receiver of each."""
+    rows = connection.execute(
         "UPDATE outbox SET state = 'pending', next_attempt_ms = ?1, expires_ms = ?2, attempts = 0 WHERE state = 'dead'"
-        " AND (?3 IS NULL OR receiver = ?3) AND (?4 IS NULL OR id = ?4)",
+        " AND (?3 IS NULL OR receiver = ?3) AND (?4 IS NULL OR id = ?4) RETURNING receiver",
         [now_ms, expires_ms, receiver, identifier],
     )
-    return int(cursor.rowcount)
+    return [row[0] for row in rows]
 
 
 def waiting(connection: Connection, receiver: str, ordering_key: str) -> bool:

@@ -30,7 +30,6 @@ from engine.config import Config
 from engine.core.errors import ConfigurationError
 from engine.durations import DurationError, describe, parse_duration
 from engine.recorder import Recorder
-from engine.sqlite import Connection
 from engine.store import Store
 
 T = TypeVar("T")
@@ -301,12 +300,12 @@ def receiver_replay(name: str, config_path: Path | None, as_json: bool) -> None:
     config = configured(config_path)
     _receiver(config, name)
     now_ms = SystemClock().wall_ms()
-
-    def again(connection: Connection) -> int:
-        outbox.resume(connection, name)
-        return queries.replay(connection, now_ms, now_ms + outbox.EXPIRES_MS, receiver=name)
-
-    count = _write(config, lambda recorder: recorder.execute(again).result(30))
+    count = _write(
+        config,
+        lambda recorder: recorder.execute(lambda connection: outbox.replay(connection, now_ms, receiver=name)).result(
+            30
+        ),
+    )
     click.echo(json.dumps({"name": name, "due": count}) if as_json else f"{count} letters for {name} are due again")
 
 

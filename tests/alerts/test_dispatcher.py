@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from standardwebhooks.webhooks import Webhook
 
 from alerts import outbox, queries
 from alerts.channels import CHANNELS
-from alerts.dispatcher import Dispatcher, send_test
+from alerts.dispatcher import LANES, Dispatcher, send_test
 from alerts.grouping import Audience
 from alerts.notices import Line, Notice, Reason, Status
 from alerts.outbox import EXPIRES_MS, SCHEDULE_S, Letter, delay_s
 from alerts.receivers import Receiver
 from engine.clock import SystemClock
 from engine.ids import new_id
+from tests.alerts.listener import Letter as Heard
 from tests.alerts.listener import Listener, RawServer
 from tests.alerts.world import World, open_recorder
 
@@ -174,9 +175,10 @@ def test_410_stops_the_receiver_until_it_is_resumed_and_its_letters_can_be_repla
             assert queries.dead_letters(connection, world.clock.wall - 1, world.clock.wall) == [world.clock.wall] * 3
         answers[0] = 200
         now = world.clock.wall
-        world.recorder.execute(
-            lambda c: (outbox.resume(c, "ops"), queries.replay(c, now, now + EXPIRES_MS, receiver="ops"))
-        ).result(30)
+        with world.recorder.store.reader() as connection:
+            assert outbox.stopped(connection, [ops])
+        assert world.recorder.execute(lambda c: outbox.replay(c, now, identifier=first[0].id)).result(30) == 1
+        assert world.recorder.execute(lambda c: outbox.replay(c, now, receiver="ops")).result(30) == 2
         deliver_all(dispatcher, ops)
     assert [one.headers["webhook-id"] for one in server.letters[1:]] == [one.id for one in first]
     tried = world.rows("SELECT n, status_code FROM deliveries WHERE outbox_id = ? ORDER BY n", first[0].id)
@@ -205,7 +207,7 @@ def test_a_lost_lease_does_not_overwrite_what_another_wrote(world: World) -> Non
     assert claimed is not None
     world.execute("UPDATE outbox SET state = 'delivered', lease_owner = NULL")
     result = outbox.Result(delivered=False, status=500)
-    world.recorder.execute(lambda connection: outbox.settle(connection, claimed, result, "slow", now, 0.0)).result(30)
+    world.recorder.execute(lambda connection: outbox.settle(connection, claimed, result, now, 0.0)).result(30)
     assert states(world) == ["delivered"]
 
 
@@ -247,6 +249,135 @@ def test_a_receiver_that_hangs_delays_no_other_by_more_than_100_ms(world: World)
         dispatcher.stop()
     assert sorted(delays)[len(delays) // 2] < 0.1
     assert [one.body for one in server.letters] == [f'"{n}"'.encode() for n in range(10)]
+
+
+def wait_until(holds: Callable[[], bool], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Slow:
+    """A receiver that answers when it is told to, and how many it was about at once."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.now, self.most = 0, 0
+        self.lock = threading.Lock()
+
+    def __call__(self, one: Heard, n: int) -> tuple[int, dict[str, str], bytes]:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.go_on.wait(30)
+        with self.lock:
+            self.now -= 1
+        return 200, {}, b""
+
+
+def test_a_group_does_not_wait_for_one_that_a_slow_receiver_is_about(world: World) -> None:
+    """A page waited for as long as the receiver took over other groups, up to 15 s each."""
+    world.clock = SystemClock()
+    slow = Slow()
+    answer = lambda one, n: slow(one, n) if one.body == b'"slow"' else (200, {}, b"")  # noqa: E731
+    with Listener(answer) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        dispatcher.start()
+        dispatcher.activate(active=True)
+        for n in range(LANES - 1):
+            letter(world, "ops", '"slow"', order=f"slow{n}")
+            letter(world, "ops", '"after slow"', order=f"slow{n}")
+        for n in range(20):
+            letter(world, "ops", f'"{n}"', order=f"other{n % 5}")
+        dispatcher.wake()
+        heard = server.wait_for(LANES - 1 + 20, 30)
+        assert slow.now == LANES - 1
+        for n in range(5):
+            mine = [int(one.json) for one in heard if one.body != b'"slow"' and int(one.json) % 5 == n]
+            assert mine == sorted(mine), "a letter overtook one of its own group"
+        assert b'"after slow"' not in {one.body for one in heard}
+        slow.go_on.set()
+        wait_until(lambda: set(states(world)) == {"delivered"})
+        dispatcher.stop()
+    assert len(server.letters) == 20 + 2 * (LANES - 1), "something was sent twice"
+
+
+def test_a_slow_receiver_is_sent_a_few_groups_at_once_and_no_more(world: World) -> None:
+    world.clock = SystemClock()
+    slow = Slow()
+    with Listener(slow) as server:
+        ops = receiver("ops", server.url)
+        dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+        dispatcher.start()
+        dispatcher.activate(active=True)
+        for n in range(3 * LANES):
+            letter(world, "ops", "{}", order=str(n))
+        dispatcher.wake()
+        server.wait_for(LANES, 30)
+        time.sleep(0.3)
+        assert len(server.letters) == LANES
+        slow.go_on.set()
+        wait_until(lambda: set(states(world)) == {"delivered"})
+        dispatcher.stop()
+    assert slow.most == LANES
+
+
+def test_stopping_finishes_what_is_under_way_and_begins_nothing_else(world: World) -> None:
+    world.clock = SystemClock()
+    slow = Slow()
+    with Listener(slow) as server:
+        dispatcher = Dispatcher(world.recorder, world.clock, [receiver("ops", server.url)], "d")
+        dispatcher.start()
+        dispatcher.activate(active=True)
+        for n in range(2 * LANES):
+            letter(world, "ops", "{}", order=str(n))
+        dispatcher.wake()
+        server.wait_for(LANES, 30)
+        stopping = threading.Thread(target=dispatcher.stop, args=(30.0,))
+        stopping.start()
+        time.sleep(0.1)
+        assert stopping.is_alive()
+        slow.go_on.set()
+        stopping.join(30)
+    assert len(server.letters) == LANES
+    assert sorted(states(world)) == ["delivered"] * LANES + ["pending"] * LANES
+
+
+def test_a_lane_that_was_late_does_not_settle_what_another_lane_has_taken_since(world: World) -> None:
+    """A process stands still for longer than a lease: its own lanes take the letter anew, as another process would."""
+    letter(world, "ops", "{}")
+    ops = receiver("ops", "http://127.0.0.1:9/")
+    dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+    late, _ = dispatcher._take(ops)
+    world.clock.pass_(20.1)
+    again, _ = dispatcher._take(ops)
+    assert late is not None
+    assert again is not None
+    dispatcher._settle(ops, late, outbox.Result(delivered=False, status=500))
+    assert states(world) == ["leased"]
+    dispatcher._settle(ops, again, outbox.Result(delivered=True, status=200))
+    assert states(world) == ["delivered"]
+
+
+def test_what_was_under_way_when_a_receiver_said_it_is_gone_is_given_up_too(world: World) -> None:
+    """It stayed pending for ever, and so did the alert that says so."""
+    ops = receiver("ops", "http://127.0.0.1:9/")
+    dispatcher = Dispatcher(world.recorder, world.clock, [ops], "d")
+    for n in range(2):
+        letter(world, "ops", "{}", order=str(n))
+    first, _ = dispatcher._take(ops)
+    other, _ = dispatcher._take(ops)
+    assert first is not None
+    assert other is not None
+    dispatcher._settle(ops, first, outbox.Result(delivered=False, status=410, final=True, gone=True))
+    dispatcher._settle(ops, other, outbox.Result(delivered=False, status=500))
+    letter(world, "ops", "{}", order="written by a tick that did not know yet")
+    assert dispatcher.deliver_next(ops) > 0
+    world.clock.pass_(10)
+    assert dispatcher.deliver_next(ops) > 0
+    assert states(world) == ["dead"] * 3
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
