@@ -1,7 +1,8 @@
 """One alert expression: checked once with places and suggestions, compiled once by the CEL library, run often.
 
-A name without a value (a percentile of no requests) makes the whole expression have none, unless the rest decides
-alone: `a || b` is true when one side is, whatever the other lacks. That is CEL's own treatment of errors.
+A name without a value (a percentile of no requests) makes the whole expression have none, and so does nothing divided
+by nothing, unless the rest decides alone: `a || b` is true when one side is, whatever the other lacks. That is CEL's
+own treatment of errors.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Expression:
     level: LevelTest | None
     _program: Any
     _shown: Query | None
+    _divides: bool
 
     def run(self, ask: Ask) -> tuple[bool, float | None]:
         """Evaluate.
@@ -98,7 +100,8 @@ class Expression:
         try:
             result = self._program.execute(_context(answers))
         except (TypeError, ValueError, RuntimeError) as error:
-            if missing:
+            # Types were checked, so what CEL still finds no overload for is the order of 0 / 0, which is no number.
+            if missing or (self._divides and isinstance(error, TypeError)):
                 raise NoValue(self.text) from None
             msg = " ".join(str(error).split())[:200]
             raise EvaluationError(msg) from error
@@ -169,7 +172,8 @@ def compile_expression(text: str, scope: Scope = Scope.MANAGER) -> Expression:
         raise SyntaxProblem(" ".join(str(error).split())[:200], 0) from error
     queries = checker.queries
     shown = next((query for query in queries if _is_number(query)), None)
-    return Expression(text, frozenset(queries), _level_test(tree), program, shown)
+    divides = any(isinstance(part, Binary) and part.sign == "/" for part in walk(tree))
+    return Expression(text, frozenset(queries), _level_test(tree), program, shown, divides)
 
 
 def _is_number(query: Query) -> bool:
@@ -256,7 +260,7 @@ class _Checker:
             msg = f"a {left} and a {right} cannot stand on the two sides of {node.sign}"
             raise SyntaxProblem(msg, node.at)
         if node.sign in ("==", "!="):
-            self._equality(node)
+            self._equality(node, left)
             return Kind.TRUTH
         if left is not Kind.NUMBER:
             msg = f"{node.sign} takes numbers, and these are {left}: compare with == or !="
@@ -273,10 +277,10 @@ class _Checker:
             self._word(node.left, item)
         return Kind.TRUTH
 
-    def _equality(self, node: Binary) -> None:
+    def _equality(self, node: Binary, kind: Kind) -> None:
         self._word(node.left, node.right)
         self._word(node.right, node.left)
-        for part in (*walk(node.left), *walk(node.right)):
+        for part in (*walk(node.left), *walk(node.right)) if kind is Kind.NUMBER else ():
             if isinstance(part, Call) and part.on is None and part.name in WINDOWS and WINDOWS[part.name].measured:
                 msg = f"{part.name} is measured and never exactly equal to something: compare with < or >"
                 raise SyntaxProblem(msg, node.at)
