@@ -162,7 +162,9 @@ def stop(connection: Connection, receiver: Receiver, now_ms: int) -> None:
 
 def bury(connection: Connection, receiver: Receiver, now_ms: int) -> None:
     """Give up what waits for a receiver that is gone; it can be replayed."""
-    queries.bury_all(connection, receiver.name, now_ms, "the receiver answered 410: it is gone")
+    buried = queries.bury_all(connection, receiver.name, now_ms, "the receiver answered 410: it is gone")
+    if buried:
+        add_total(connection, "notifications", (receiver.name, "dead"), buried)
 
 
 def resume(connection: Connection, name: str) -> None:

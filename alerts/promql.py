@@ -25,12 +25,19 @@ _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 _HALVES = {">": 0.5, ">=": -0.5, "<": -0.5, "<=": 0.5}
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
-HALVES = "counts are extrapolated by increase(), so they are compared with a half between two whole numbers"
+HALVES = (
+    "counts are extrapolated by increase() and compared with a half between two whole numbers: right for up to half as "
+    "many events as the window has scrapes; each counts from the next scrape on"
+)
 REFUSED = "requests that were refused with 503 count as errors here"
 CANARIES = "answers to canaries are not in this metric"
 BOUNDS = "percentiles are estimated between bounds that double, so they are coarse"
 RAMPS = "no metric counts ramps that were given up: falls of the traffic ratio without a move stand for them"
-LIMITED_MODEL = "the role is that of the model whose limit was reached"
+LIMITED_MODEL = (
+    "the role is that of the model whose limit was reached; Switchgear's own rule counts by role what was turned away "
+    "after that model had been tried"
+)
+REPLAYED = "what is replayed counts on here; Switchgear's own rule forgets it"
 NOBODY = "while no process runs there is no value here, and Switchgear's own rule takes a breaker for closed"
 
 _WITHOUT: Mapping[str, str] = MappingProxyType(
@@ -67,7 +74,7 @@ class _Piece:
 
     Attributes:
         scalar: The number it is, if it is one.
-        whole: Whether it counts events.
+        whole: Whether it is a whole number: a count of events, or computed from such.
         shared: Whether it is of the store and has no label `manager`.
     """
 
@@ -150,8 +157,10 @@ class _Translator:
             return self._always(_COMPARE[sign](one.scalar, other.scalar))
         if one.scalar is not None:
             one, other, sign = other, one, _FLIPPED[sign]
-        if other.scalar is not None and one.whole and other.scalar == int(other.scalar):
-            return self._counted(sign, one, other.scalar)
+        if one.whole and other.whole:
+            if other.scalar is not None:
+                return self._counted(sign, one, other.scalar)
+            return self._counted(sign, _paired(one, "-", other, _SUM), 0)
         return replace(_paired(one, sign, other, _COMPARISON), whole=False)
 
     def _counted(self, sign: str, count: _Piece, limit: float) -> _Piece:
@@ -173,11 +182,11 @@ class _Translator:
     def _number(self, node: Node) -> _Piece:
         match node:
             case Literal(value, _) if not isinstance(value, str | bool):
-                return _Piece(_plain(value), scalar=value)
+                return _scalar(_plain(value), value)
             case Unary("-", operand, _):
                 inner = self._number(operand)
                 if inner.scalar is not None:
-                    return _Piece(_plain(-inner.scalar), scalar=-inner.scalar)
+                    return _scalar(_plain(-inner.scalar), -inner.scalar)
                 return replace(inner, text=f"-1 * {inner.inside(_PRODUCT)}", binds=_PRODUCT)
             case Binary("+" | "-" | "*" | "/" as sign, left, right, _):
                 return self._arithmetic(sign, self._number(left), self._number(right))
@@ -195,8 +204,8 @@ class _Translator:
             # Written as it stands: 14.4 * 0.001 says more than its product.
             binds = _SUM if sign in "+-" else _PRODUCT
             right = other.inside(binds + (sign in "-/"))
-            return _Piece(f"{one.inside(binds)} {sign} {right}", binds, scalar=value)
-        whole = sign in "+-" and one.whole and other.whole
+            return _scalar(f"{one.inside(binds)} {sign} {right}", value, binds)
+        whole = sign in "+-*" and one.whole and other.whole
         return replace(_paired(one, sign, other, _SUM if sign in "+-" else _PRODUCT), whole=whole)
 
     def _level(self, name: str) -> _Piece:
@@ -217,13 +226,14 @@ class _Translator:
             rate = f"rate({_M}{family}_bucket{_labels(role=role)}[{span}])"
             return _Piece(f"histogram_quantile({share:g}, sum by (manager, le) ({rate}))")
         if name == "dead_letters":
+            self.notes[REPLAYED] = None
             text = f"sum(increase({_M}notifications_total{_labels(outcome='dead')}[{span}]))"
             return _Piece(text, whole=True, shared=True)
         if name == "ramp_aborts":
             self.notes[RAMPS] = None
             moves = f"{_M}failover_events_total{_labels(from_role='primary')}"
             falls = f"max by (manager) (resets({_M}primary_traffic_ratio[{span}]))"
-            return _Piece(f"{falls} - sum by (manager) (increase({moves}[{span}]))", _SUM, whole=True)
+            return _Piece(f"{falls} - round(sum by (manager) (increase({moves}[{span}])))", _SUM, whole=True)
         if name in ("error_rate", "secondary_share"):
             part, total = self._ratio(name, role)
             parts = (f"sum by (manager) (rate({_M}{series}[{span}]))" for series in (part, total))
@@ -396,6 +406,10 @@ def _paired(one: _Piece, sign: str, other: _Piece, binds: int) -> _Piece:
         raise NoTwin(msg)
     shared = one.shared or other.shared
     return _Piece(f"{one.inside(binds)} {sign} {other.inside(binds + 1)}", binds, shared=shared)
+
+
+def _scalar(text: str, value: float, binds: int = _ATOM) -> _Piece:
+    return _Piece(text, binds, scalar=value, whole=value == int(value))
 
 
 def _labels(**labels: str) -> str:

@@ -45,6 +45,11 @@ RECEIVED = 'max by (manager) (dualmodelmanager_active_model{role="secondary"}) =
         ('!(cost_usd("1d") > 5 && manager == "chat")',
          ("sum by (manager) (increase(dualmodelmanager_cost_usd_total[1d])) <= 5 or "
          'max by (manager) (dualmodelmanager_active_model{manager!~"chat"}) == 1')),
+        ('errors("5m") > failovers("1h") - 1',
+         ('sum by (manager) (increase(dualmodelmanager_requests_total{status_code=~"5.."}[5m])) - (sum by (manager) '
+          '(increase(dualmodelmanager_failover_events_total{from_role="primary",cause!="override"}[1h])) - 1) > 0.5')),
+        ('2 * shed("1m") == 4', ("2 * sum by (manager) (increase(dualmodelmanager_shed_total[1m])) >= 3.5 and "
+         "2 * sum by (manager) (increase(dualmodelmanager_shed_total[1m])) < 4.5")),
         ('breaker("primary") == "half_open"',
          (
          '2 * sum by (manager) (dualmodelmanager_breaker_state{role="primary",state=~"open|forced_open|half_open"}) >= '
