@@ -26,6 +26,10 @@ from engine.queries import InstanceRow, instances
 from engine.sqlite import Connection
 
 STOPPED_MARK = "receiver stopped: "
+LETTERS_LAST_MS = 24 * 3_600_000
+"""How long after it was made, or made due again, a notification is given up."""
+LETTERS_KEPT_MS = 14 * 86_400_000
+"""How long after it was made one that was settled is kept."""
 FAILURES = frozenset(str(category) for category, rule in RULES.items() if rule.breaker is Effect.FAILURE)
 LIMITED = frozenset({"rate_limited", "quota_exhausted"})
 SEVERITY = ("open", "forced_open", "half_open", "forced_closed", "closed")
@@ -147,7 +151,7 @@ class Reading:
             case "receivers_stopped":
                 return float(len(self._marks))
             case "outbox_age":
-                oldest = queries.oldest_due(self._connection)
+                oldest = queries.oldest_due(self._connection, LETTERS_LAST_MS)
                 return 0.0 if oldest is None else max(0.0, (self._now_ms - oldest) / 1000)
             case "dead_letters":
                 start = self._now_ms - round(query.seconds * 1000)

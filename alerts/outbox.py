@@ -13,13 +13,13 @@ from typing import Any
 
 from alerts import queries
 from alerts.notices import Notice
-from alerts.observations import STOPPED_MARK
+from alerts.observations import LETTERS_LAST_MS, STOPPED_MARK
 from alerts.receivers import Receiver
 from engine.ids import new_id
 from engine.ledger import add_total
 from engine.sqlite import Connection
 
-EXPIRES_MS = 24 * 3_600_000
+EXPIRES_MS = LETTERS_LAST_MS
 SCHEDULE_S = (0.0, 5.0, 30.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
 """Seconds before the first, second … attempt; the last goes on until the letter expires."""
 JITTER = 0.2

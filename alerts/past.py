@@ -18,7 +18,7 @@ from typing import Any
 from alerts import queries
 from alerts.expression import LevelTest, Value
 from alerts.histograms import Histogram, difference, total
-from alerts.observations import Source, breaker_since, level_of, sources, together
+from alerts.observations import LETTERS_LAST_MS, STOPPED_MARK, Source, breaker_since, level_of, sources, together
 from alerts.queries import Agreed
 from alerts.spans import MINUTE_MS, Span
 from alerts.vocabulary import LEVELS, Query
@@ -31,9 +31,7 @@ SIGHTINGS = 500
 """How often it is looked who answers requests, and how many requests each time."""
 SIGHTED = 12
 
-UNRECORDED = frozenset(
-    {"instances", "agreement_age", "agreement_regressed", "recorder_queue", "outbox_age", "receivers_stopped"}
-)
+UNRECORDED = frozenset({"instances", "agreement_age", "agreement_regressed", "recorder_queue"})
 """Names whose present alone is known."""
 
 Amounts = tuple[Any, ...]
@@ -81,6 +79,9 @@ class Past:
             self._events["ramp_aborts"] = sorted(ts_ms for _, ts_ms in aborts)
         if "dead_letters" in names:
             self._events["dead_letters"] = queries.dead_letters(connection, start, grid.to_ms)
+        self._waiting = _Waiting(connection, grid) if "outbox_age" in names else None
+        stops = queries.marks(connection, STOPPED_MARK) if "receivers_stopped" in names else {}
+        self._stops = sorted(ts_ms for ts_ms, _ in stops.values())
 
     def move(self, now_ms: int) -> None:
         """Go on to a later moment of the grid."""
@@ -89,6 +90,8 @@ class Past:
             slide.move(now_ms)
         for breakers in self._breakers.values():
             breakers.move(now_ms)
+        if self._waiting is not None:
+            self._waiting.move(now_ms)
 
     def ask(self, manager: str | None, query: Query) -> Value:
         """The value of a query at the moment; see `alerts.observations.Observations.ask`."""
@@ -97,6 +100,10 @@ class Past:
             return float(bisect_right(times, self._now_ms) - bisect_right(times, start))
         if query.is_window:
             return next((slide.value(query) for slide in self._slides if query in slide.source.asked), 0.0)
+        if self._waiting is not None and query.name == "outbox_age":
+            return self._waiting.age()
+        if query.name == "receivers_stopped":
+            return float(bisect_right(self._stops, self._now_ms))
         if query.name == "manager":
             return manager
         if query.name == "breaker":
@@ -152,6 +159,25 @@ class _Breakers:
 
     def since(self, test: LevelTest) -> int | None:
         return breaker_since(self._changes[: self._next][::-1], frozenset(self._live()), test)
+
+
+class _Waiting:
+    """The notifications that waited, at one moment after another."""
+
+    def __init__(self, connection: Connection, grid: Grid) -> None:
+        self._waits = queries.waits(connection, LETTERS_LAST_MS, grid.from_ms, grid.to_ms)
+        self._first = 0
+        self._now_ms = 0
+
+    def move(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        while self._first < len(self._waits) and (self._waits[self._first][1] or math.inf) <= now_ms:
+            self._first += 1  # the oldest is over; what is over behind it does not count either
+
+    def age(self) -> float:
+        """Seconds that the oldest one has waited."""
+        since_ms = self._waits[self._first][0] if self._first < len(self._waits) else math.inf
+        return max(0.0, (self._now_ms - since_ms) / 1000)
 
 
 class _Slide:

@@ -7,6 +7,7 @@ evaluator. The answer says at which resolution it looked and what could not be k
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from alerts import queries
 from alerts.evaluator import Alert, State, Timing, evaluate
 from alerts.expression import EvaluationError, compile_expression
 from alerts.judgement import observe
-from alerts.observations import Observations
+from alerts.observations import LETTERS_KEPT_MS, Observations
 from alerts.past import Grid, Past, unit_of, unrecorded
 from alerts.rules import Rule
 from alerts.spans import MINUTE_MS
@@ -33,6 +34,15 @@ MOST_LOOKS = 60_000
 """Steps without windows, which cost less."""
 MOST_PIECES = 80_000
 BUDGET_S = 20.0
+
+
+LIMITS = {
+    "breaker": "Which processes ran is not recorded: each counts from its first request to its last.",
+    "receivers_stopped": "That a receiver was stopped is forgotten when it is told again: those that still are count.",
+    "outbox_age": "What was replayed counts from then on, and not for what became of it before.",
+}
+"""What cannot be known of the past of some names."""
+LETTERS = frozenset({"dead_letters", "outbox_age"})
 
 
 class NoPreview(Exception):
@@ -112,6 +122,7 @@ def preview(
     *,
     every_s: float = 15.0,
     budget_s: float | None = BUDGET_S,
+    kept_s: float = math.inf,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Preview:
     """Judge a rule over the past.
@@ -124,16 +135,20 @@ def preview(
         to_ms: Where to end: the present.
         every_s: The interval of the evaluator, seconds.
         budget_s: Seconds after which it stops and says so.
+        kept_s: How long raw rows are kept, seconds.
         progress: Is told the share that is done.
 
     Raises:
         NoPreview: Something it asks is not recorded.
     """
     if missing := unrecorded(rule.expression.queries):
-        msg = f"the past of {' and '.join(missing)} is not recorded: only the present value is known"
+        msg = (
+            f"the past of {' and '.join(missing)} is not recorded: only the present value is known; when a rule about "
+            "it has fired is in the history of alerts (`switchgear alerts history`)"
+        )
         raise NoPreview(msg)
     limits: list[str] = []
-    grid, shown = _grid(connection, rule, manager, (from_ms, to_ms), every_s, limits)
+    grid, shown = _grid(connection, rule, manager, (from_ms, to_ms), every_s, kept_s, limits)
     past = Past(connection, rule.expression.queries, manager, grid)
     deadline = None if budget_s is None else time.monotonic() + budget_s
     watch = _Watch(rule)
@@ -149,8 +164,8 @@ def preview(
     samples = tuple(sample for sample in watch.samples if sample.ts_ms >= shown)
     firings = tuple(one for one in watch.ended() if one.end_ms is None or one.end_ms >= shown)
     limits += watch.troubles()
-    if any(query.name == "breaker" for query in rule.expression.queries):
-        limits.append("Which processes ran is not recorded: each counts from its first request to its last.")
+    names = {query.name for query in rule.expression.queries}
+    limits += [text for name, text in LIMITS.items() if name in names]
     last = samples[-1].ts_ms if samples else grid.to_ms
     return Preview(min(shown, last), last, grid.step_ms, firings, samples, tuple(limits))
 
@@ -161,6 +176,7 @@ def _grid(
     manager: str | None,
     span: tuple[int, int],
     every_s: float,
+    kept_s: float,
     limits: list[str],
 ) -> tuple[Grid, int]:
     """The moments to judge at, as fine as it is recorded and can be afforded, and the first one that is shown.
@@ -173,6 +189,9 @@ def _grid(
     step_ms = _step(to_ms - from_ms, every_s, windows=bool(lengths))
     longest = max(lengths, default=0)
     begins = _begins(connection, rule, manager, longest, raw=bool(unit_of(step_ms, lengths) % MINUTE_MS and lengths))
+    if LETTERS & {query.name for query in rule.expression.queries}:
+        letters = to_ms - round(min(LETTERS_KEPT_MS, kept_s * 1000)) + longest
+        begins = max(letters, begins or 0)
     if begins is not None and begins > from_ms:
         limits.append(f"It begins at {_utc(begins)}: nothing it needs is kept from before.")
         from_ms = begins

@@ -17,7 +17,7 @@ from pathlib import Path
 from alerts import net, outbox, queries
 from alerts.dispatcher import Dispatcher
 from alerts.notices import Line, Notice, Reason, Status
-from alerts.observations import FleetView
+from alerts.observations import LETTERS_KEPT_MS, FleetView
 from alerts.queries import Agreed
 from alerts.receivers import receivers_of
 from alerts.rules import EVALUATOR_STALLED, Rule, RuleSet, read_rules
@@ -46,7 +46,6 @@ STUCK_S = 10.0
 """Without a pulse for this long, or for as long as makes an evaluation stalled, something hangs."""
 PULSE_S = 1.0
 PRUNE_EVERY_S = 3600.0
-KEEP_LETTERS_MS = 14 * 86_400_000
 HEARTBEAT_TIMEOUT_S = 10.0
 FRESH_MS = 60_000
 """How long what the coordinator has just said of an instance counts."""
@@ -382,7 +381,7 @@ class AlertService:
         self._recorder.execute(write, durable=True).add_done_callback(lambda _: self.dispatcher.wake())
 
     def _prune(self) -> None:
-        before_ms = self._clock.wall_ms() - KEEP_LETTERS_MS
+        before_ms = self._clock.wall_ms() - LETTERS_KEPT_MS
         while self._part is Part.EVALUATOR and not self._stop.is_set():
             if not self._recorder.execute(lambda connection: queries.prune(connection, before_ms)).result(30):
                 return

@@ -129,10 +129,9 @@ def _case(store: str, manager: str, incident_id: str) -> CaseFile | None:  # noq
 
 @st.cache_resource(ttl=PREVIEW_FOR, max_entries=16, show_spinner="Looking back over what is recorded …", show_time=True)
 def _preview(store: str, manager: str, span_ms: int, keys: tuple[object, ...], _rule: Rule) -> Preview:  # noqa: ARG001 - as above
-    every, now = config().alerts.evaluate_every, now_ms()
-    return ask(
-        lambda connection: preview_of(connection, _rule, whom(_rule, manager), now - span_ms, now, every_s=every)
-    )
+    known, now, who = config(), now_ms(), whom(_rule, manager)
+    every, kept = known.alerts.evaluate_every, known.store.retention
+    return ask(lambda connection: preview_of(connection, _rule, who, now - span_ms, now, every_s=every, kept_s=kept))
 
 
 def preview(rule: Rule, manager: str, span_ms: int) -> Preview:

@@ -18,7 +18,15 @@ from alerts.queries.letters import (
     shift_outbox,
     waiting,
 )
-from alerts.queries.levels import Agreed, agreed, breaker_history, dead_letters, oldest_due, override_started
+from alerts.queries.levels import (
+    Agreed,
+    agreed,
+    breaker_history,
+    dead_letters,
+    oldest_due,
+    override_started,
+    waits,
+)
 from alerts.queries.past import Reach, agreements, breaker_changes, reach, seen
 from alerts.queries.states import (
     add_silence,
@@ -99,4 +107,5 @@ __all__ = [
     "shift_silences",
     "silences",
     "waiting",
+    "waits",
 ]

@@ -1,5 +1,6 @@
 """Levels, as the store knows them: what is agreed, breakers and overrides since when, letters that wait."""
 
+# ruff: noqa: S608 - what is put into a statement are texts of this module, never values from outside
 from __future__ import annotations
 
 import json
@@ -83,7 +84,28 @@ def dead_letters(connection: Connection, from_ms: int, to_ms: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-def oldest_due(connection: Connection) -> int | None:
-    """When the oldest notification that is not delivered yet was made."""
-    row = connection.execute("SELECT min(created_ms) FROM outbox WHERE state IN ('pending', 'leased')").fetchone()
+def oldest_due(connection: Connection, lasts_ms: int) -> int | None:
+    """When the oldest notification that is not delivered yet was made, or made due again.
+
+    Args:
+        connection: In a read transaction.
+        lasts_ms: How long after that a notification expires: a replay and a step of the clock move its end.
+    """
+    row = connection.execute(
+        f"SELECT min({_DUE_SINCE}) FROM outbox WHERE state IN ('pending', 'leased')", [lasts_ms]
+    ).fetchone()
     return row[0] if row else None
+
+
+def waits(connection: Connection, lasts_ms: int, from_ms: int, to_ms: int) -> list[tuple[int, int | None]]:
+    """From when to when each notification waited that did so in `[from_ms, to_ms]`; an end of `None`: it still does."""
+    rows = connection.execute(
+        f"SELECT {_DUE_SINCE} AS since, CASE WHEN state IN ('pending', 'leased') THEN NULL"
+        " ELSE coalesce(delivered_ms, next_attempt_ms) END AS until FROM outbox"
+        " WHERE since <= ?3 AND (until IS NULL OR until >= ?2) ORDER BY since",
+        [lasts_ms, from_ms, to_ms],
+    )
+    return rows.fetchall()
+
+
+_DUE_SINCE = "coalesce(expires_ms - ?1, created_ms)"

@@ -64,6 +64,7 @@ def command(
                 now_ms,
                 every_s=config.alerts.evaluate_every,
                 budget_s=_seconds("--budget", budget),
+                kept_s=config.store.retention,
                 progress=told,
             )
     except NoPreview as error:

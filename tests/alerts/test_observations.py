@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alerts import outbox, queries
 from alerts.expression import LevelTest
 from alerts.observations import Reading, together
 from alerts.shelf import Shelf
@@ -196,6 +197,20 @@ def test_what_another_machine_wrote_is_judged_by_its_own_clock(world: World) -> 
     world.beat("well", {}, at_ms=START_MS, agreement_ms=START_MS, regressed_ms=START_MS - 301_000)
     asked = Query("agreement_age"), Query("agreement_regressed")
     assert ask(world, *asked, now_ms=START_MS) == [2.0, 2.0]
+
+
+def test_a_letter_has_waited_since_it_was_made_or_replayed_whatever_the_clock_does(world: World) -> None:
+    """A replay of an old letter, and a clock set forward, looked like a receiver that takes nothing for hours."""
+    now = START_MS
+    row = ("a", now - 90_000, "ops", "webhook", "", "", "text/plain", "", now, now - 90_000 + outbox.EXPIRES_MS)
+    world.recorder.execute(lambda connection: queries.add_outbox(connection, row)).result(30)
+    assert ask(world, Query("outbox_age")) == [90.0]
+    world.recorder.execute(lambda connection: outbox.shift(connection, 7_200_000)).result(30)
+    assert ask(world, Query("outbox_age"), now_ms=now + 7_200_000) == [90.0]
+    later = now + 86_400_000
+    world.execute("UPDATE outbox SET state = 'dead'")
+    world.recorder.execute(lambda connection: outbox.replay(connection, later)).result(30)
+    assert ask(world, Query("outbox_age"), now_ms=later + 5000) == [5.0]
 
 
 def test_a_breaker_of_many_instances_is_the_worst_that_half_of_them_are_in() -> None:

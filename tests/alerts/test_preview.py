@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from alerts import outbox
 from alerts import preview as previews
+from alerts.channels import CHANNELS
 from alerts.evaluator import State
-from alerts.expression import compile_expression
+from alerts.expression import Value, compile_expression
+from alerts.grouping import Audience
 from alerts.observations import Reading
+from alerts.outbox import Letter
 from alerts.past import Grid, Past, pieces
-from alerts.preview import NoPreview, Preview, falls, preview
-from alerts.rules import NoData, Rule
+from alerts.preview import NoPreview, Preview, falls, preview, whom
+from alerts.receivers import Receiver
+from alerts.rules import NoData, Rule, read_rules
 from alerts.tick import Ticker
 from alerts.vocabulary import WINDOWS, Query, Scope
+from engine.ids import new_id
 from engine.retention import delete_old
+from engine.shipped import shipped
+from engine.sqlite import Connection
 from tests.alerts.world import START_MS, FakeClock, World, breaker, move, open_recorder, request
 
 MINUTE_MS = 60_000
@@ -256,6 +264,84 @@ def test_a_rule_of_the_store_is_judged_once(world: World) -> None:
     (firing,) = look(world, one, 20, manager=None).firings
     assert firing.peak == 2
     assert firing.end_ms is not None
+
+
+def shipped_rule(name: str) -> Rule:
+    return next(one for one in read_rules(shipped("alerts.toml")).rules if one.alert == name)
+
+
+def test_what_waits_or_was_given_up_has_the_values_that_ticks_read(world: World) -> None:
+    """Of deliveries everything is on record, so their shipped rule can be previewed."""
+    chance = random.Random(3)
+    one = shipped_rule("DeliveryFailing")
+    asked = sorted(one.expression.queries)
+    stops = Receiver(Audience("gone"), CHANNELS["webhook"], "https://example.com", None)
+    read: list[tuple[int, list[Value]]] = []
+    begin = world.clock.wall_ms()
+    world.execute("UPDATE store_meta SET value = ? WHERE name = 'created_ms'", [str(begin - 30 * 86_400_000)])
+
+    def minute(connection: Connection) -> None:
+        now_ms = world.clock.wall_ms()
+        if chance.random() < 0.5:
+            order = chance.choice("abc")
+            letter = Letter(new_id(), now_ms, "ops", "webhook", order, new_id(), "application/json", "{}")
+            outbox.put(connection, letter)
+        claimed = outbox.claim(connection, "ops", "d", now_ms, 1000)
+        if claimed is not None:
+            delivered, final = chance.random() < 0.3, chance.random() < 0.03
+            outbox.settle(connection, claimed, outbox.Result(delivered=delivered, final=final), now_ms, 0.5)
+
+    for n in range(400):
+        world.clock.pass_(59.999)
+        world.recorder.execute(minute).result(30)
+        if n == 390:
+            world.recorder.execute(lambda connection: outbox.stop(connection, stops, world.clock.wall_ms())).result(30)
+        if n == 50:
+            with world.recorder.store.reader() as connection:  # a letter of before counts at the beginning too
+                assert Reading(connection, asked, [], world.clock.wall_ms()).ask(None, Query("outbox_age"))
+        with world.recorder.store.reader() as connection:
+            reading = Reading(connection, asked, [], world.clock.wall_ms())
+            read.append((world.clock.wall_ms(), [reading.ask(None, query) for query in asked]))
+        world.clock.pass_(0.001)
+    assert [len({values[n] for _, values in read}) > 1 for n in range(len(asked))] == [True] * 3
+    grid = Grid(begin + 60 * MINUTE_MS, world.clock.wall_ms(), MINUTE_MS)
+    with world.recorder.store.reader() as connection:
+        past = Past(connection, asked, None, grid)
+        for now_ms, values in read[60:]:
+            past.move(now_ms)
+            assert [past.ask(None, query) for query in asked] == values
+    found = look(world, one, 330, manager=None)
+    assert found.firings
+    assert any("replayed" in limit for limit in found.limits)
+    assert any("forgotten when it is told again" in limit for limit in found.limits)
+
+
+def test_a_preview_about_letters_begins_where_they_are_kept(world: World) -> None:
+    world.clock.pass_(40 * 86_400)
+    world.execute("UPDATE store_meta SET value = ? WHERE name = 'created_ms'", [str(START_MS)])
+    days = 24 * 60
+    one = shipped_rule("DeliveryFailing")
+    kept, less = (look(world, one, 20 * days, manager=None, **more) for more in ({}, {"kept_s": 5 * 86_400.0}))
+    for found, minutes in ((kept, 14 * days - 60), (less, 5 * days - 60)):
+        assert abs(found.from_ms - (world.clock.wall_ms() - minutes * MINUTE_MS)) <= found.step_ms
+        assert "nothing it needs is kept from before" in found.limits[0]
+
+
+@pytest.mark.parametrize("name", ["AgreementStale", "RecorderBehind"])
+def test_what_of_the_shipped_rules_is_not_recorded_is_said_by_name_with_where_to_look(world: World, name: str) -> None:
+    one = shipped_rule(name)
+    with pytest.raises(NoPreview, match="history of alerts") as found:
+        look(world, one, 60, manager=None)
+    assert all(query.name in str(found.value) for query in one.expression.queries)
+
+
+def test_every_other_shipped_rule_can_be_previewed(world: World) -> None:
+    world.record(request(START_MS))
+    agreed(world, "primary")
+    world.clock.pass_(600)
+    for one in read_rules(shipped("alerts.toml")).rules:
+        if one.alert not in ("AgreementStale", "RecorderBehind"):
+            assert look(world, one, 5, manager=whom(one, "chat")).sentence
 
 
 @pytest.mark.parametrize(
