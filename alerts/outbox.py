@@ -7,7 +7,7 @@ order (one group of alerts at one receiver) leave one after the other, so a reso
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,6 +199,19 @@ def stopped(connection: Connection, receivers: Iterable[Receiver]) -> set[str]:
         for name, (_, mark) in marks.items()
         if known.get(name.removeprefix(STOPPED_MARK)) == mark
     }
+
+
+def tidy(connection: Connection, receivers: Sequence[Receiver], now_ms: int) -> int:
+    """Leave what was meant for receivers that are configured no more, and forget that such were stopped.
+
+    Returns:
+        How many letters nobody will get.
+    """
+    still = stopped(connection, receivers)
+    for mark in queries.marks(connection, STOPPED_MARK):
+        if mark.removeprefix(STOPPED_MARK) not in still:
+            queries.drop_mark(connection, mark)
+    return queries.cancel_others(connection, [receiver.name for receiver in receivers], now_ms)
 
 
 def shift(connection: Connection, by_ms: int) -> None:

@@ -304,7 +304,12 @@ class AlertService:
                 self._started = self._clock.monotonic()
                 self._last_tick = None
                 self._stalled_ms = self._told_stalled()
+                self._recorder.execute(self._tidy)
         self.dispatcher.activate(active=part is Part.EVALUATOR)
+
+    def _tidy(self, connection: Connection) -> None:
+        if left := outbox.tidy(connection, self.receivers, self._clock.wall_ms()):
+            log.warning("%d notifications are left: their receivers are configured no more", left)
 
     def _told_stalled(self) -> int | None:
         """Since when receivers believe that evaluation has stalled, so that a restart tells them it has not."""

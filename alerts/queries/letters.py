@@ -114,6 +114,17 @@ def bury_all(connection: Connection, receiver: str, now_ms: int, reason: str) ->
     return int(cursor.rowcount)
 
 
+def cancel_others(connection: Connection, receivers: Sequence[str], now_ms: int) -> int:
+    """Cancel what waits for anybody but these receivers; returns how many."""
+    cursor = connection.execute(
+        "UPDATE outbox SET state = 'cancelled', next_attempt_ms = ?1, lease_owner = NULL, lease_until_ms = NULL,"
+        " last_error = 'no receiver of this name is configured any more' WHERE state IN ('pending', 'leased')"
+        " AND receiver NOT IN (SELECT value FROM json_each(?2))",
+        [now_ms, json.dumps(list(receivers))],
+    )
+    return int(cursor.rowcount)
+
+
 def replay(
     connection: Connection, now_ms: int, expires_ms: int, *, receiver: str | None = None, identifier: str | None = None
 ) -> list[str]:

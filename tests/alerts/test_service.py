@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from alerts import outbox, queries
+from alerts.outbox import Letter
 from alerts.service import AlertService, Part
 from engine.clock import SystemClock
 from engine.config import Config
 from engine.fleet.store import StoreCoordinator
+from engine.ids import new_id
+from engine.sqlite import Connection
 from tests.alerts.listener import Listener
 from tests.alerts.world import World, open_recorder
 from tests.patience import eventually, seconds_until
@@ -83,6 +87,37 @@ def test_a_rule_file_with_a_mistake_is_reported_and_its_good_rules_work(
             (tmp_path / "alerts.toml").write_text(RULES)
             eventually(lambda: service.health().reasons == ())
             assert [letter.json["status"] for letter in ops.letters] == ["firing"]
+        finally:
+            service.stop()
+            recorder.close()
+
+
+def test_what_waits_for_a_receiver_that_is_configured_no_more_is_left_and_so_is_its_stop(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Nobody would ever have tried it, and that notifications do not reach a receiver was said for ever."""
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    now = world.clock.wall_ms()
+
+    def before(connection: Connection) -> None:
+        for name in ("renamed", "corrected", "ops"):
+            one = Letter(new_id(), now, name, "webhook", "group", new_id(), "application/json", "{}")
+            outbox.put(connection, one)
+            queries.set_mark(connection, f"receiver stopped: {name}", now, "another address")
+
+    recorder.execute(before).result(30)
+    with Listener() as ops:
+        service = AlertService(make_config(settings(ops.url)), recorder, owner="a")
+        service.start()
+        try:
+            ops.wait_for(1)
+            eventually(lambda: not world.rows("SELECT 1 FROM outbox WHERE state IN ('pending', 'leased')"))
+            found = world.rows("SELECT receiver, state FROM outbox ORDER BY seq")
+            assert found == [("renamed", "cancelled"), ("corrected", "cancelled"), ("ops", "delivered")]
+            with recorder.store.reader() as connection:
+                assert queries.marks(connection, "receiver stopped: ") == {}
         finally:
             service.stop()
             recorder.close()
