@@ -110,6 +110,8 @@ class _Court:
         """One evaluation of one rule."""
         labels = rule.labels_for(manager)
         known = self._known(rule.alert, manager, labels)
+        if known.fleet is not rule.fleet:
+            known = replace(known, fleet=rule.fleet)
         try:
             observation = observe(rule, manager, self._seen)
         except EvaluationError as error:

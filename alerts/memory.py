@@ -40,6 +40,7 @@ class Remembered:
         errors: Evaluations in a row that failed.
         error: Why the last one did.
         flips: When it began or ceased to fire, lately.
+        fleet: Whether every machine of a fleet sees it alike.
     """
 
     rule: str
@@ -51,6 +52,7 @@ class Remembered:
     errors: int = 0
     error: str = ""
     flips: tuple[int, ...] = ()
+    fleet: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +93,7 @@ class Remembered:
             "errors": self.errors,
             "error": self.error,
             "flips": list(self.flips[-4 * FLAPPING_FLIPS :]),
+            "fleet": self.fleet,
         }
         since_ms = {State.FIRING: self.alert.fired_ms, State.RESOLVED: self.alert.resolved_ms}
         return (
@@ -124,6 +127,7 @@ def from_rows(rows: Iterable[tuple[str, str, str | None, str, str, int, float | 
             errors=body.get("errors", 0),
             error=body.get("error", ""),
             flips=tuple(body.get("flips", ())),
+            fleet=body.get("fleet", False),
         )
         found[one.fingerprint] = one
     return found

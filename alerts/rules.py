@@ -16,7 +16,7 @@ from alerts.lint import Problem
 from alerts.places import Places, toml_error_line
 from alerts.syntax import SyntaxProblem
 from alerts.template import TemplateError, check
-from alerts.vocabulary import Query, Scope
+from alerts.vocabulary import LEVELS, WINDOWS, Query, Scope
 from engine.durations import parse_duration
 
 RULE_FAILING = "RuleEvaluationFailing"
@@ -57,6 +57,11 @@ class Rule:
     no_data: NoData = NoData.OK
     scope: Scope = Scope.MANAGER
     line: int = 0
+
+    @property
+    def fleet(self) -> bool:
+        """Whether it asks only what every machine of a fleet sees alike, so that one of them tells for all."""
+        return all((LEVELS.get(query.name) or WINDOWS[query.name]).fleet for query in self.expression.queries)
 
     def labels_for(self, manager: str | None) -> dict[str, str]:
         """The final labels of its alert for a manager, which identify it."""

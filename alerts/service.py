@@ -1,7 +1,9 @@
 """Everything about alerts that runs: rules, ticks, delivery, the watchdog. One call starts it, one stops it.
 
-One evaluator per store works, by a lease of the coordinator; the others stand by and say so. The watchdog is a thread
-of its own outside the scheduler, so that a scheduler that hangs is noticed too.
+One evaluator per store works, by a lease; the others stand by and say so. Where machines have stores of their own, each
+has its evaluator, for what only its store knows; what all of them see alike is announced by the one that has the
+coordinator's lease as well. The watchdog is a thread of its own outside the scheduler, so that a scheduler that hangs
+is noticed too.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from alerts import net, outbox, queries
 from alerts.dispatcher import Dispatcher
+from alerts.lease import Lease
 from alerts.notices import Line, Notice, Reason, Status
 from alerts.observations import LETTERS_KEPT_MS, FleetView
 from alerts.queries import Agreed
 from alerts.receivers import receivers_of
-from alerts.rules import EVALUATOR_STALLED, Rule, RuleSet, read_rules
+from alerts.rulebook import RuleBook
+from alerts.rules import EVALUATOR_STALLED, Rule
 from alerts.scheduler import EVALUATION, Duty, Scheduler
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.clock import Clock, SystemClock
@@ -35,11 +38,8 @@ from engine.sqlite import Connection
 
 log = logging.getLogger(__name__)
 
-LEASE = "evaluator"
 LEASE_TTL_S = 15.0
 LEASE_RENEW_S = 5.0
-ALONE_AFTER_S = 60.0
-"""Without a coordinator for this long every instance evaluates: two messages are better than none."""
 STALLED_INTERVALS = 2.5
 STALLED_MARK = "stalled evaluation"
 STUCK_S = 10.0
@@ -65,6 +65,7 @@ class AlertHealth:
     Attributes:
         ok: Whether everything that should run runs.
         part: Evaluator or standby.
+        speaks: Whether what all machines see alike is announced here.
         reasons: What is not as it should be, a line each; may hold warnings while `ok`.
         last_tick_ms: When rules were last evaluated here, `None` for never.
         rules: How many are in force.
@@ -75,47 +76,13 @@ class AlertHealth:
     reasons: tuple[str, ...]
     last_tick_ms: int | None
     rules: int
+    speaks: bool = True
 
     @property
     def detail(self) -> str:
         """All of it in a line."""
-        return "; ".join(self.reasons) or f"{self.part}, {self.rules} rules"
-
-
-class RuleBook:
-    """The rules in force: the file's, read again when it changes; a broken rule stays as it last worked.
-
-    Args:
-        path: The rule file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        self.current = RuleSet(path=path)
-
-    def refresh(self) -> RuleSet:
-        """The rules in force now."""
-        try:
-            stat = self._path.stat()
-            seen = (stat.st_mtime_ns, stat.st_size)
-        except OSError:
-            seen = (0, 0)
-        if seen != self._seen:
-            self._seen = seen
-            self._adopt(read_rules(self._path))
-        return self.current
-
-    def _adopt(self, fresh: RuleSet) -> None:
-        for problem in fresh.problems:
-            log.error("%s", problem)
-        broken = {problem.rule for problem in fresh.problems}
-        whole = "" in broken and not fresh.rules
-        kept: list[Rule] = [rule for rule in self.current.rules if whole or rule.alert in broken]
-        names = {(rule.alert, tuple(sorted(rule.labels.items()))) for rule in fresh.rules}
-        kept = [rule for rule in kept if (rule.alert, tuple(sorted(rule.labels.items()))) not in names]
-        self.current = RuleSet((*fresh.rules, *kept), fresh.problems, fresh.path)
-        log.info("%d alert rules in force from %s", len(self.current.rules), self._path)
+        quiet = "" if self.speaks or self.part is Part.STANDBY else " of this machine, while another speaks for all"
+        return "; ".join(self.reasons) or f"{self.part}{quiet}, {self.rules} rules in force"
 
 
 def _agreed(manager: str, document: Document) -> Agreed:
@@ -131,6 +98,8 @@ class AlertService:
         recorder: Writes; shared with the engine.
         coordinator: Gives the evaluator's lease, and knows who is alive; `None`: this process is alone.
         owner: This process's name, the same as its instance in the fleet.
+        local: Gives the lease of this store where the coordinator is one of machines with stores of their own.
+        host: The label `host` of what only this machine's store knows, so that others may have the same alert.
         clock: Both clocks.
         duties: More that runs on the same scheduler, such as canaries and retention.
         environ: Where addresses and secrets are.
@@ -146,6 +115,8 @@ class AlertService:
         coordinator: Coordinator | None = None,
         owner: str = "",
         *,
+        local: Coordinator | None = None,
+        host: str = "",
         clock: Clock | None = None,
         duties: Sequence[Duty] = (),
         environ: Mapping[str, str] = os.environ,
@@ -157,11 +128,20 @@ class AlertService:
         self._clock = clock or SystemClock()
         self._interval = config.alerts.evaluate_every
         self.receivers = receivers_of(config, environ)
-        self.rules = RuleBook(config.alert_rules_path)
+        self.rules = RuleBook(config.alert_rules_path, host if local is not None else "")
+        self._voice = Lease(coordinator, self._owner, self._clock)
+        self._lease = self._voice if local is None else Lease(local, self._owner, self._clock)
         self._base_url = config.dashboard_url
         self._heartbeat_url = environ.get(config.alerts.heartbeat_url_env) if config.alerts.heartbeat_url_env else None
         self.ticker = Ticker(
-            recorder, self._clock, tuple(config.managers), self.receivers, self._base_url, self._owner, self._fleet
+            recorder,
+            self._clock,
+            tuple(config.managers),
+            self.receivers,
+            self._base_url,
+            self._owner,
+            self._fleet,
+            lambda: self._voice.held,
         )
         self.dispatcher = Dispatcher(recorder, self._clock, self.receivers, f"{self._owner} {new_id()}")
         self.scheduler = Scheduler((*self._own_duties(), *duties))
@@ -171,9 +151,7 @@ class AlertService:
         self._stalled_ms: int | None = None
         self._started: float | None = None
         self._pulsed: float | None = None
-        self._leased_until = 0.0
         self._renew_at = 0.0
-        self._unreachable_since: float | None = None
         self._last_tick: float | None = None
         self._last_tick_ms: int | None = None
         self._due_ms: int | None = None
@@ -224,6 +202,7 @@ class AlertService:
             tuple(reasons),
             self._last_tick_ms,
             len(self.rules.current.rules),
+            self._voice.held,
         )
 
     def _own_duties(self) -> list[Duty]:
@@ -279,21 +258,9 @@ class AlertService:
         self._renew_at = now + LEASE_RENEW_S
         if self._is_stalled():
             return  # the lease runs out, and another one may try
-        if self._coordinator is None:
-            self._become(Part.EVALUATOR)
-            return
-        try:
-            mine = self._coordinator.lease(LEASE, self._owner, LEASE_TTL_S)
-        except CoordinatorUnavailable:  # the agent says why
-            if self._unreachable_since is None:
-                self._unreachable_since = now
-                log.info(
-                    "no lease for the evaluator now; after %.0f s without one every process evaluates", ALONE_AFTER_S
-                )
-            if now - self._unreachable_since >= ALONE_AFTER_S:
-                self._become(Part.EVALUATOR)
-            return
-        self._unreachable_since = None
+        mine = self._lease.renew(LEASE_TTL_S)
+        if mine and self._voice is not self._lease and self._voice.held is not self._voice.renew(LEASE_TTL_S):
+            log.info("this machine now %s for the fleet", "speaks" if self._voice.held else "does not speak")
         self._become(Part.EVALUATOR if mine else Part.STANDBY)
 
     def _become(self, part: Part) -> None:
@@ -393,7 +360,13 @@ class AlertService:
 
     def _heartbeat(self) -> None:
         """Tell a dead-man's-switch service that rules are evaluated."""
-        if self._part is Part.EVALUATOR and self._heartbeat_url and self._last_tick and not self._is_stalled():
+        if (
+            self._part is Part.EVALUATOR
+            and self._voice.held
+            and self._heartbeat_url
+            and self._last_tick
+            and not self._is_stalled()
+        ):
             try:
                 answer = net.post(self._heartbeat_url, b"", {}, method="GET", timeout=HEARTBEAT_TIMEOUT_S)
             except (net.Refused, net.Unreachable) as error:

@@ -59,6 +59,7 @@ class Ticker:
         base_url: What links begin with.
         owner: This evaluator's name.
         fleet: What the coordinator says; `None` when it cannot be asked.
+        speaks: Whether this one announces what every machine of a fleet sees alike.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Ticker:
         base_url: str,
         owner: str,
         fleet: Callable[[], FleetView | None] = lambda: None,
+        speaks: Callable[[], bool] = lambda: True,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -78,6 +80,7 @@ class Ticker:
         self._base_url = base_url
         self._owner = owner
         self._fleet = fleet
+        self._speaks = speaks
         self._last: tuple[int, float] | None = None
         self._turn = threading.Lock()
         self._shelf = Shelf()
@@ -142,6 +145,8 @@ class Ticker:
         labels = {mark: one.labels for mark, one in memory.items()}
         then_ms = now_ms - shift_ms  # silences are moved with the commit
         quiet = silences.silenced(silences.read(connection, then_ms), labels, then_ms)
+        if not self._speaks():  # as if silenced: nothing is announced here, and what was is ended here
+            quiet |= {mark for mark, one in memory.items() if one.fleet}
 
         def may_repeat(notice: Notice) -> bool:
             return not queries.waiting(connection, notice.receiver, notice.key)

@@ -40,6 +40,7 @@ class Level:
         by_role: Whether it is a function of a role.
         scope: `STORE`: it means something without a manager too.
         recorded: Whether its changes are recorded, so that its start is known exactly.
+        fleet: Whether every machine of a fleet sees the same, whatever store it has.
     """
 
     kind: Kind
@@ -47,15 +48,24 @@ class Level:
     by_role: bool = False
     scope: Scope = Scope.MANAGER
     recorded: bool = False
+    fleet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A function of a window; `by_role` allows a second argument, `events` names the series it counts."""
+    """A function of a window.
+
+    Attributes:
+        by_role: Whether it takes a role as well.
+        scope: `STORE`: it means something without a manager too.
+        measured: Whether it is a ratio or a percentile, which has no value without data.
+        fleet: Whether every machine of a fleet sees the same, whatever store it has.
+    """
 
     by_role: bool = True
     scope: Scope = Scope.MANAGER
     measured: bool = False
+    fleet: bool = False
 
 
 LEVELS: Mapping[str, Level] = MappingProxyType(
@@ -69,8 +79,8 @@ LEVELS: Mapping[str, Level] = MappingProxyType(
         "agreement_age": Level(Kind.NUMBER, scope=Scope.STORE),
         "agreement_regressed": Level(Kind.NUMBER, scope=Scope.STORE),
         "recorder_queue": Level(Kind.NUMBER, scope=Scope.STORE),
-        "outbox_age": Level(Kind.NUMBER, scope=Scope.STORE),
-        "receivers_stopped": Level(Kind.NUMBER, scope=Scope.STORE),
+        "outbox_age": Level(Kind.NUMBER, scope=Scope.STORE, fleet=False),
+        "receivers_stopped": Level(Kind.NUMBER, scope=Scope.STORE, fleet=False),
     }
 )
 
@@ -79,8 +89,8 @@ WINDOWS: Mapping[str, Window] = MappingProxyType(
         "requests": Window(),
         "errors": Window(),
         "error_rate": Window(measured=True),
-        "failovers": Window(by_role=False),
-        "ramp_aborts": Window(by_role=False),
+        "failovers": Window(by_role=False, fleet=True),
+        "ramp_aborts": Window(by_role=False, fleet=True),
         "request_failovers": Window(),
         "secondary_share": Window(by_role=False, measured=True),
         "rate_limited": Window(),

@@ -138,6 +138,8 @@ def _alerts(config: Config, instance: Instance) -> Companion:
         instance.recorder,
         instance.coordinator,
         owner=instance.identity.instance,
+        local=instance.local_agreement,
+        host=instance.identity.host,
         duties=(
             Duty("retention", RETENTION_EVERY, lambda: _retain(config, instance)),
             Duty("hours", ROLL_UP_EVERY, lambda: roll_up_due(instance.recorder, now_ms=instance.clock.wall_ms())),
@@ -146,8 +148,7 @@ def _alerts(config: Config, instance: Instance) -> Companion:
 
     def check() -> Check:
         health = service.health()
-        detail = "; ".join(health.reasons) or f"{health.part}, {health.rules} rules in force"
-        return Check("scheduler", ok=health.ok, detail=detail)
+        return Check("scheduler", ok=health.ok, detail=health.detail)
 
     return Companion(service.start, service.stop, (check,))
 

@@ -201,4 +201,6 @@ class Instance:
         for close in closers:
             close()
         self.coordinator.close()
+        if self.local_agreement is not None:
+            self.local_agreement.close()
         self.recorder.close()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from alerts.expression import NoValue, compile_expression
 from alerts.labels import fingerprint, parse_matcher
 from alerts.promtest import run_file, values_of
+from alerts.rulebook import RuleBook
 from alerts.rules import NoData, parse_rules, read_rules
-from alerts.service import RuleBook
 from alerts.syntax import SyntaxProblem
 from alerts.vocabulary import LEVELS, WINDOWS, Query
 from dashboard.commands.alerts_cmd import command

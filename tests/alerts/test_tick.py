@@ -59,7 +59,16 @@ class Desk:
         self.restart()
 
     def restart(self, owner: str = "a") -> None:
-        self.ticker = Ticker(self.world.recorder, self.world.clock, ["chat"], self.receivers, "https://x", owner)
+        self.speaks = True
+        self.ticker = Ticker(
+            self.world.recorder,
+            self.world.clock,
+            ["chat"],
+            self.receivers,
+            "https://x",
+            owner,
+            speaks=lambda: self.speaks,
+        )
 
     def tick(self, after: float = 0.0) -> TickReport:
         self.world.clock.pass_(after)
@@ -135,6 +144,27 @@ def test_a_restart_on_a_clock_that_went_back_says_nothing_false(world: World) ->
     world.agree("primary")
     desk.tick(15)
     assert desk.said() == [FIRST, OVER]
+
+
+def test_what_all_machines_see_is_announced_by_the_one_that_speaks_and_ended_by_whoever_announced_it(
+    world: World,
+) -> None:
+    desk = Desk(world, AT_ONCE + TRAFFIC)
+    desk.speaks = False
+    world.agree("secondary")
+    world.record(request(world.clock.wall, outcome="error", status_code=502))
+    desk.tick()
+    own = "firing Errors: first notification"
+    assert desk.said() == [own], "what only this machine sees is not announced, or what all see is"
+    desk.speaks = True
+    desk.tick(15)
+    assert desk.said() == [own, FIRST]
+    desk.speaks = False
+    desk.tick(15)
+    assert desk.said() == [own, FIRST]
+    world.agree("primary")
+    desk.tick(15)
+    assert desk.said() == [own, FIRST, OVER]
 
 
 def test_transition_state_and_notification_are_committed_together_or_not_at_all(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Who evaluates alerts: one for the whole fleet, by the coordinator's lease, whatever store each machine has."""
+"""Who tells what: each machine what only its own store knows, and one by the coordinator's lease what all see alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from alerts import service
 from alerts.service import AlertService, Part
 from engine.config import Config
 from tests.alerts.listener import Listener
+from tests.alerts.world import request
 from tests.engine.fleet.conftest import corner
 from tests.engine.fleet.fleets import Fleet, Station
 from tests.engine.fleet.servers import Server
@@ -26,6 +27,9 @@ alert = "OnSecondary"
 expr = 'active_model == "secondary"'
 labels = { severity = "critical" }
 annotations = { summary = "{{ manager }} is on its secondary" }
+[[rules]]
+alert = "Errors"
+expr = 'errors("5m") > 0'
 """
 
 
@@ -48,7 +52,7 @@ def pager() -> Iterator[Listener]:
     ["redis", *(pytest.param(other, marks=pytest.mark.soak) for other in ("etcd", "zookeeper"))],
     indirect=True,
 )
-def test_machines_with_stores_of_their_own_page_once_and_another_goes_on_when_the_evaluator_dies(
+def test_machines_with_stores_of_their_own_page_once_about_what_all_see_and_each_about_its_own_traffic(
     kind: str,
     shared_server: Callable[[str], Server],
     make_config: Callable[..., Config],
@@ -77,13 +81,31 @@ allow_private = true
         pager.wait_for(1)
         time.sleep(1.0)
         assert len(pager.letters) == 1
-        (leader,) = [one for one in services if one.health().part is Part.EVALUATOR]
-        leader.stop()
-        rest = [one for one in services if one is not leader]
-        took = seconds_until(lambda: [one.health().part for one in rest].count(Part.EVALUATOR) == 1)
+        assert [one.health().part for one in services] == [Part.EVALUATOR] * 3
+        (voice,) = [one for one in services if one.health().speaks]
+        silent = next(place for place, one in enumerate(services) if one is not voice)
+        assert "another speaks for all" in services[silent].health().detail
+        failed = request(time.time_ns() // 1_000_000, outcome="error", status_code=502)
+        stations[silent].instance.recorder.submit([failed]).wait(30)
+        own = pager.wait_for(2)[1].json
+        assert own["commonLabels"] == {"alertname": "Errors", "manager": "chat", "host": f"host{silent}"}
+        voice.stop()
+        rest = [one for one in services if one is not voice]
+        took = seconds_until(lambda: [one.health().speaks for one in rest].count(True) == 1)
         print(f"{kind}: handed over in {took:.1f} s")
-        assert sum(one.health().part is Part.EVALUATOR for one in rest) == 1
+        again = pager.wait_for(3)[2].json
+        assert again["commonLabels"]["alertname"] == "OnSecondary", "what still fires is not announced again"
+        time.sleep(1.0)
+        assert len(pager.letters) == 3
 
 
 def evaluator(station: Station) -> AlertService:
-    return AlertService(station.config, station.instance.recorder, station.instance.coordinator, owner=station.name)
+    instance = station.instance
+    return AlertService(
+        station.config,
+        instance.recorder,
+        instance.coordinator,
+        owner=station.name,
+        local=instance.local_agreement,
+        host=station.host,
+    )
