@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -149,6 +150,7 @@ class AlertService:
         self._watchdog: threading.Thread | None = None
         self._part = Part.STANDBY
         self._stalled_ms: int | None = None
+        self._telling: Future[None] | None = None
         self._started: float | None = None
         self._pulsed: float | None = None
         self._renew_at = 0.0
@@ -324,13 +326,12 @@ class AlertService:
             proven = stalled or self._last_tick is not None
             if self._part is not Part.EVALUATOR or stalled is (self._stalled_ms is not None) or not proven:
                 continue
-            now_ms = self._clock.wall_ms()
-            began_ms = self._stalled_ms or now_ms
-            self._stalled_ms = now_ms if stalled else None
-            log.error("the evaluator of alerts %s", "has stalled" if stalled else "goes on")
-            self._tell_stalled(began_ms, None if stalled else now_ms, now_ms)
+            if self._telling is None or self._telling.done():
+                now_ms = self._clock.wall_ms()
+                self._telling = self._tell_stalled(self._stalled_ms or now_ms, None if stalled else now_ms, now_ms)
 
-    def _tell_stalled(self, began_ms: int, ended_ms: int | None, now_ms: int) -> None:
+    def _tell_stalled(self, began_ms: int, ended_ms: int | None, now_ms: int) -> Future[None]:
+        """Tell everybody; only what is committed counts as told, so what the store did not take is told later."""
         labels = {"alertname": EVALUATOR_STALLED, "severity": "critical"}
         texts = {"summary": "alert rules are not evaluated: restart Switchgear and look at its log"}
         status = Status.FIRING if ended_ms is None else Status.RESOLVED
@@ -350,7 +351,15 @@ class AlertService:
             else:
                 queries.drop_mark(connection, STALLED_MARK)
 
-        self._recorder.execute(write, durable=True).add_done_callback(lambda _: self.dispatcher.wake())
+        def told(future: Future[None]) -> None:
+            if future.exception() is None:
+                log.error("the evaluator of alerts %s", "has stalled" if ended_ms is None else "goes on")
+                self._stalled_ms = began_ms if ended_ms is None else None
+                self.dispatcher.wake()
+
+        telling = self._recorder.execute(write, durable=True)
+        telling.add_done_callback(told)
+        return telling
 
     def _prune(self) -> None:
         before_ms = self._clock.wall_ms() - LETTERS_KEPT_MS

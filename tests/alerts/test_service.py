@@ -159,6 +159,43 @@ def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_
             recorder.close()
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_a_stall_that_the_store_did_not_take_is_told_once_it_does_and_not_if_it_is_over_by_then(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    """While the store was locked a stall could not be written, and then its end was told to who knew of none."""
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    with Listener() as ops:
+        service = AlertService(make_config(settings(ops.url)), recorder, owner="a")
+        go_on = threading.Event()
+        tick = service.ticker.tick
+        service.start()
+        try:
+            eventually(lambda: service.health().last_tick_ms is not None)
+            world.execute("CREATE TRIGGER no BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END")
+            monkeypatch.setattr(service.ticker, "tick", lambda *rules: go_on.wait(30) and tick(*rules))
+            eventually(lambda: not service.health().ok)
+            eventually(lambda: service._telling is not None and service._telling.done())
+            if over:
+                go_on.set()
+                eventually(lambda: service.health().ok)
+            world.execute("DROP TRIGGER no")
+            if not over:
+                assert ops.wait_for(1)[0].json["status"] == "firing"
+                go_on.set()
+            world.agree("secondary")
+            letters = ops.wait_for(1 if over else 3)
+        finally:
+            go_on.set()
+            service.stop()
+            recorder.close()
+    said = sorted((one.json["commonLabels"]["alertname"], one.json["status"]) for one in letters)
+    stall = [("EvaluatorStalled", "firing"), ("EvaluatorStalled", "resolved")]
+    assert said == [*([] if over else stall), ("OnSecondary", "firing")]
+
+
 def test_of_two_processes_on_one_store_one_evaluates_and_the_other_takes_over(
     make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
