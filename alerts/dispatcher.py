@@ -264,7 +264,7 @@ class Dispatcher:
         while True:
             try:
                 state = self._write(write)
-            except SwitchgearError as error:
+            except (SwitchgearError, TimeoutError) as error:
                 log.warning("how a notification for %s ended waits for the store: %s", receiver.name, error)
                 if self._stopping:
                     return

@@ -12,7 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class RuleBook:
-    """The rules in force: the file's, read again when it changes; a broken rule stays as it last worked.
+    """The rules in force: the file's, read again when it has changed; a broken rule stays as it last worked.
+
+    A file counts as changed when two looks find it the same: while it is being written it may be empty, or end between
+    two rules, and alerts of rules that are missing would be over.
 
     Args:
         path: The rule file.
@@ -23,6 +26,7 @@ class RuleBook:
         self._path = path
         self._host = host
         self._seen: tuple[int, int] | None = None
+        self._changing: tuple[int, int] | None = None
         self.current = RuleSet(path=path)
 
     def refresh(self) -> RuleSet:
@@ -32,9 +36,10 @@ class RuleBook:
             seen = (stat.st_mtime_ns, stat.st_size)
         except OSError:
             seen = (0, 0)
-        if seen != self._seen:
+        if seen != self._seen and (self._seen is None or seen == self._changing):
             self._seen = seen
             self._adopt(read_rules(self._path))
+        self._changing = seen
         return self.current
 
     def _placed(self, rule: Rule) -> Rule:

@@ -232,17 +232,33 @@ def test_check_prints_a_line_an_error_and_exits_with_one(tmp_path: Path) -> None
     assert CliRunner().invoke(command, ["check", str(path)]).exit_code == 0
 
 
+def test_a_file_that_is_just_being_written_changes_nothing(tmp_path: Path) -> None:
+    """An editor empties a file before it writes it: what fired was announced as over, and then anew."""
+    path = tmp_path / "alerts.toml"
+    path.write_text(GOOD)
+    book = RuleBook(path)
+    before = book.refresh().rules
+    path.write_text("")
+    assert book.refresh().rules == before
+    path.write_text(GOOD + "[[rules]]\nalert = \"B\"\nexpr = 'true'\n")
+    assert book.refresh().rules == before
+    assert {rule.alert for rule in book.refresh().rules} == {"Good", "B"}
+
+
 def test_a_changed_file_is_read_again_and_a_broken_rule_stays_as_it_last_worked(tmp_path: Path) -> None:
     path = tmp_path / "alerts.toml"
     path.write_text(GOOD + '[[rules]]\nalert = "B"\nexpr = \'true\'\nno_data = "keep"\n')
     book = RuleBook(path)
     assert {rule.alert for rule in book.refresh().rules} == {"Good", "B"}
     path.write_text("[[rules]]\nalert = \"B\"\nexpr = 'tru'\n[[rules]]\nalert = \"New\"\nexpr = 'true'\n")
+    book.refresh()
     assert {rule.alert: rule.no_data for rule in book.refresh().rules} == {"New": NoData.OK, "B": NoData.KEEP}
     assert len(book.current.problems) == 1
     path.write_text("not toml at all")
+    book.refresh()
     assert {rule.alert for rule in book.refresh().rules} == {"New", "B"}
     path.write_text("")
+    book.refresh()
     assert book.refresh().rules == ()
 
 
