@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from alerts.evaluator import Alert, Change, Observation, State, Timing, evaluate
@@ -47,6 +47,7 @@ def judge(
     memory: Mapping[str, Remembered],
     seen: Observations,
     now_ms: int,
+    lost: Callable[[str], bool] = lambda _: False,
 ) -> Judged:
     """Evaluate every rule for every manager; pure.
 
@@ -56,13 +57,14 @@ def judge(
         memory: What is remembered, by fingerprint.
         seen: Answers what the rules ask.
         now_ms: The time.
+        lost: Whether a rule of a name is not known to be gone, although it is not among the rules.
     """
     court = _Court(memory, seen, now_ms, Counter(rule.alert for rule in rules))
     for rule in rules:
         for manager in managers if rule.scope is Scope.MANAGER else (None,):
             court.try_rule(rule, manager)
     court.try_failing()
-    court.dismiss_unknown()
+    court.dismiss_unknown(lost)
     return court.verdict()
 
 
@@ -142,10 +144,10 @@ class _Court:
                 texts = {"summary": f"rule {one.rule} cannot be evaluated: {one.error}"} if met else known.annotations
                 self._evaluate(known, Timing(), Observation(met), texts)
 
-    def dismiss_unknown(self) -> None:
-        """Alerts whose rule is gone are over."""
+    def dismiss_unknown(self, lost: Callable[[str], bool]) -> None:
+        """Alerts whose rule is gone are over; those of one that cannot be read stay as they are."""
         for one in list(self._memory.values()):
-            if one.fingerprint not in self._visited:
+            if one.fingerprint not in self._visited and not lost(one.rule):
                 self._evaluate(replace(one, errors=0), Timing(), Observation(met=False), one.annotations)
 
     def verdict(self) -> Judged:

@@ -78,6 +78,11 @@ class RuleSet:
     problems: tuple[Problem, ...] = ()
     path: Path = Path("alerts.toml")
 
+    def lost(self, alert: str) -> bool:
+        """Whether a rule of this name may be there and cannot be read, so that nobody knows if its alerts are over."""
+        broken = {problem.rule for problem in self.problems}
+        return alert in broken or ("" in broken and not self.rules)
+
     def queries(self) -> frozenset[Query]:
         """Everything the rules ask."""
         return frozenset(query for rule in self.rules for query in rule.expression.queries)

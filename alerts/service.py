@@ -24,7 +24,7 @@ from alerts.observations import LETTERS_KEPT_MS, FleetView
 from alerts.queries import Agreed
 from alerts.receivers import receivers_of
 from alerts.rulebook import RuleBook
-from alerts.rules import EVALUATOR_STALLED, Rule
+from alerts.rules import EVALUATOR_STALLED, RuleSet
 from alerts.scheduler import EVALUATION, Duty, Scheduler
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.clock import Clock, SystemClock
@@ -219,7 +219,7 @@ class AlertService:
 
     def _tick(self) -> None:
         if self._part is Part.EVALUATOR:
-            self._run(self.rules.refresh().rules)
+            self._run(self.rules.refresh())
         else:
             self.rules.refresh()
 
@@ -230,9 +230,9 @@ class AlertService:
             self._run(None)
         self._pulsed = self._clock.monotonic()
 
-    def _run(self, rules: Sequence[Rule] | None) -> None:
+    def _run(self, rules: RuleSet | None) -> None:
         try:
-            report = self.ticker.tick(rules)
+            report = self.ticker.tick(None) if rules is None else self.ticker.tick(rules.rules, rules.lost)
         except Overtaken:
             log.info("another evaluator was faster; this tick wrote nothing")
             return

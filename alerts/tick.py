@@ -85,20 +85,21 @@ class Ticker:
         self._turn = threading.Lock()
         self._shelf = Shelf()
 
-    def tick(self, rules: Sequence[Rule] | None) -> TickReport:
+    def tick(self, rules: Sequence[Rule] | None, lost: Callable[[str], bool] = lambda _: False) -> TickReport:
         """Evaluate and notify.
 
         Args:
             rules: The rules in force; `None` only notifies, from what the last evaluation found.
+            lost: Whether a rule of a name cannot be read: its alerts stay as they are.
 
         Raises:
             Overtaken: Another evaluator was faster; nothing was written.
             engine.core.errors.StoreUnavailable: The store cannot be read or written.
         """
         with self._turn:
-            return self._tick(rules)
+            return self._tick(rules, lost)
 
-    def _tick(self, rules: Sequence[Rule] | None) -> TickReport:
+    def _tick(self, rules: Sequence[Rule] | None, lost: Callable[[str], bool]) -> TickReport:
         now_ms = self._clock.wall_ms()
         fleet = self._fleet() if rules is not None else None
         with self._recorder.store.reader() as connection:
@@ -110,7 +111,7 @@ class Ticker:
             if rules is not None:
                 asked = frozenset(query for rule in rules for query in rule.expression.queries)
                 reading = Reading(connection, asked, self._managers, now_ms, fleet, self._shelf)
-                judged = judge(rules, self._managers, memory, reading, now_ms)
+                judged = judge(rules, self._managers, memory, reading, now_ms, lost)
             round_ = self._decide(connection, judged.memory, now_ms, shift_ms)
         self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
         errors = {f"{one.rule} {one.manager or ''}".strip(): one.error for one in round_.memory.values() if one.errors}

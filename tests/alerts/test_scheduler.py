@@ -83,7 +83,7 @@ def test_rules_are_evaluated_after_the_clock_went_back_two_hours(
     service = AlertService(make_config('[alerts]\nevaluate_every = "200ms"\n'), recorder, owner="a")
     ticks = []
     tick = service.ticker.tick
-    service.ticker.tick = lambda rules: (ticks.append(rules is not None), tick(rules))[1]  # type: ignore[method-assign]
+    service.ticker.tick = lambda rules, *lost: (ticks.append(rules is not None), tick(rules, *lost))[1]  # type: ignore[method-assign]
     service.start()
     try:
         eventually(lambda: sum(ticks) > 2)

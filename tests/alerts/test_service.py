@@ -19,7 +19,7 @@ from engine.ids import new_id
 from engine.sqlite import Connection
 from tests.alerts.listener import Listener
 from tests.alerts.world import World, open_recorder
-from tests.patience import eventually, seconds_until
+from tests.patience import eventually, never, seconds_until
 
 RULES = """
 [[rules]]
@@ -92,6 +92,39 @@ def test_a_rule_file_with_a_mistake_is_reported_and_its_good_rules_work(
             recorder.close()
 
 
+@pytest.mark.parametrize("text", [RULES.replace("active_model ==", "actve_model =="), "[[rules"])
+def test_a_restart_with_a_rule_that_cannot_be_read_says_nothing_false(
+    make_config: Callable[..., Config], tmp_path: Path, text: str
+) -> None:
+    """What fired was announced as resolved, although nobody looked."""
+    path = tmp_path / "alerts.toml"
+    path.write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    with Listener() as ops:
+        config = make_config(settings(ops.url))
+        first = AlertService(config, recorder, owner="a")
+        first.start()
+        world.agree("secondary")
+        ops.wait_for(1)
+        first.stop()
+        path.write_text(text)
+        second = AlertService(config, recorder, owner="b")
+        second.start()
+        try:
+            eventually(lambda: second.health().last_tick_ms is not None)
+            assert not second.health().rules
+            never(lambda: world.rows("SELECT state FROM alert_states") != [("firing",)], 0.5)
+            path.write_text(RULES)
+            eventually(lambda: second.health().rules == 1)
+            world.agree("primary")
+            letters = ops.wait_for(2)
+        finally:
+            second.stop()
+            recorder.close()
+    assert [letter.json["status"] for letter in letters] == ["firing", "resolved"]
+
+
 def test_what_waits_for_a_receiver_that_is_configured_no_more_is_left_and_so_is_its_stop(
     make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -137,9 +170,9 @@ def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_
         try:
             eventually(lambda: service.health().last_tick_ms is not None)
 
-            def hang(rules: object) -> Any:
+            def hang(*rules: Any) -> Any:
                 go_on.wait(60)
-                return tick(rules)  # type: ignore[arg-type]
+                return tick(*rules)
 
             monkeypatch.setattr(service.ticker, "tick", hang)
             assert seconds_until(lambda: not service.health().ok) <= 3.2
