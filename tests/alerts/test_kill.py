@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from tests.patience import PATIENCE_S, eventually
 
 PROCESS = Path(__file__).with_name("evaluator_process.py")
 ROOT = PROCESS.parents[2]
-RULES = '[[rules]]\nalert = "OnSecondary"\nexpr = \'active_model == "secondary"\'\n'
+ALERTS = ("One", "Two", "Three")
+RULES = "".join(f'[[rules]]\nalert = "{name}"\nexpr = \'active_model == "secondary"\'\n' for name in ALERTS)
 SETTINGS = """
 [store]
 url = "sqlite:///kill.db"
@@ -106,9 +108,17 @@ def settled(store: Store) -> None:
 
 
 def check(letters: list[Letter], store: Store) -> None:
+    """Each of the groups, which are under way side by side, has its own order."""
     with store.reader() as connection:
-        transitions = [row[0] for row in connection.execute("SELECT to_state FROM alert_transitions ORDER BY seq")]
+        told = connection.execute("SELECT rule, to_state FROM alert_transitions ORDER BY seq").fetchall()
         outbox = connection.execute("SELECT id, body FROM outbox ORDER BY seq").fetchall()
+    for name in ALERTS:
+        mine = [letter for letter in letters if letter.json["groupLabels"]["alertname"] == name]
+        waiting = [(id_, body) for id_, body in outbox if json.loads(body)["groupLabels"]["alertname"] == name]
+        check_group(mine, [state for rule, state in told if rule == name], waiting)
+
+
+def check_group(letters: list[Letter], transitions: list[str], outbox: list[tuple[str, str]]) -> None:
     first: dict[str, Letter] = {}
     for letter in letters:
         known = first.setdefault(letter.headers["webhook-id"], letter)
