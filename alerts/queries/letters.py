@@ -15,6 +15,13 @@ OUTBOX_COLUMNS = (
 )
 
 
+_FIRST = (
+    "(SELECT min(seq) AS seq, state, next_attempt_ms, lease_until_ms FROM outbox"
+    " WHERE receiver = ?1 AND state IN ('pending', 'leased') GROUP BY ordering_key)"
+)
+"""The first of each order that waits for a receiver: SQLite takes the other columns from the row of the minimum."""
+
+
 def add_outbox(connection: Connection, row: Sequence[Any]) -> bool:
     """Put one in: id, created, receiver, kind, ordering key, dedupe key, content type, body, next attempt, expires.
 
@@ -33,11 +40,11 @@ def add_outbox(connection: Connection, row: Sequence[Any]) -> bool:
 def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_ms: int) -> tuple[Any, ...] | None:
     """Take the next notification of a receiver that is due and is the oldest of its order; `OUTBOX_COLUMNS`."""
     row = connection.execute(
-        "UPDATE outbox SET state = 'leased', lease_owner = ?1, lease_until_ms = ?2 WHERE seq = ("
-        " SELECT seq FROM outbox o WHERE receiver = ?3 AND state = 'pending' AND next_attempt_ms <= ?4 AND NOT EXISTS ("
-        " SELECT 1 FROM outbox e WHERE e.receiver = ?3 AND e.state IN ('pending', 'leased') AND e.seq < o.seq"
-        " AND e.ordering_key = o.ordering_key) ORDER BY seq LIMIT 1) RETURNING " + OUTBOX_COLUMNS,
-        [owner, now_ms + lease_ms, receiver, now_ms],
+        "UPDATE outbox SET state = 'leased', lease_owner = ?2, lease_until_ms = ?3"
+        f" WHERE seq = (SELECT seq FROM {_FIRST}"
+        " WHERE state = 'pending' AND next_attempt_ms <= ?4 ORDER BY seq LIMIT 1)"
+        f" RETURNING {OUTBOX_COLUMNS}",
+        [receiver, owner, now_ms + lease_ms, now_ms],
     ).fetchone()
     return row if row is None else tuple(row)
 
@@ -65,9 +72,7 @@ def next_due(connection: Connection, receiver: str, now_ms: int) -> int | None:
     """
     row = connection.execute(
         "SELECT min(CASE state WHEN 'pending' THEN next_attempt_ms ELSE max(lease_until_ms, ?2 - 1) + 1 END)"
-        " FROM outbox o WHERE receiver = ?1 AND state IN ('pending', 'leased') AND NOT EXISTS ("
-        " SELECT 1 FROM outbox e WHERE e.receiver = ?1 AND e.state IN ('pending', 'leased') AND e.seq < o.seq"
-        " AND e.ordering_key = o.ordering_key)",
+        f" FROM {_FIRST}",
         [receiver, now_ms],
     ).fetchone()
     return row[0] if row else None
