@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from engine.durations import compact
 from engine.ids import new_id
 from engine.recorder import Recorder
 from engine.sqlite import Connection
+
+log = logging.getLogger(__name__)
 
 LONGEST_S = 365 * 86_400.0
 
@@ -39,11 +42,16 @@ class Silence:
 
 
 def read(connection: Connection, now_ms: int | None = None) -> list[Silence]:
-    """Silences on record; with a time only those that have not ended by then."""
-    return [
-        Silence(id_, created, starts, ends, parse_matchers(json.loads(texts)), author, reason)
-        for id_, created, starts, ends, texts, author, reason in queries.silences(connection, now_ms)
-    ]
+    """Silences on record, with a time only those that have not ended by then; one that cannot be read is left out."""
+    found = []
+    for id_, created, starts, ends, texts, author, reason in queries.silences(connection, now_ms):
+        try:
+            matchers = parse_matchers(json.loads(texts))
+        except ValueError as error:
+            log.warning("silence %s cannot be read: %s", id_, error)
+            continue
+        found.append(Silence(id_, created, starts, ends, matchers, author, reason))
+    return found
 
 
 def silenced(silences: Iterable[Silence], alerts: Mapping[str, Mapping[str, str]], now_ms: int) -> set[str]:

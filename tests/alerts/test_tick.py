@@ -278,6 +278,15 @@ def test_who_was_never_told_firing_is_told_nothing(world: World) -> None:
     assert desk.said() == desk.said("late") == desk.said("deaf") == []
 
 
+def test_a_silence_that_cannot_be_read_stops_no_alert(world: World) -> None:
+    world.agree("secondary")
+    matchers = json.dumps(['manager=~"("'])
+    world.execute("INSERT INTO silences VALUES ('s', 0, 0, ?, ?, 'ana', 'r')", [world.clock.wall + 60_000, matchers])
+    desk = Desk(world, AT_ONCE)
+    desk.tick()
+    assert desk.said() == [FIRST]
+
+
 def test_after_a_silence_ends_what_still_fires_is_announced(world: World) -> None:
     world.agree("secondary")
     silences.add(world.recorder, ['manager="chat"'], seconds=60, author="ana", reason="r", now_ms=world.clock.wall)
