@@ -131,6 +131,7 @@ class Dispatcher:
         self._active = False
         self._stopping = False
         self._claims = itertools.count(1)
+        self._under_way: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._lanes = {receiver.name: Lanes(LANES, f"switchgear-to-{receiver.name}") for receiver in self._receivers}
 
@@ -244,12 +245,16 @@ class Dispatcher:
         return claimed, LOOK_AGAIN_S if claimed is None else 0.0
 
     def _claim(self, connection: Connection, receiver: Receiver, now_ms: int) -> Claimed | None:
-        queries.release_expired(connection, now_ms, HORIZON_MS)
+        queries.release_expired(connection, now_ms, HORIZON_MS, tuple(self._under_way))
         # Every claim has an owner of its own: a lane that was late must not settle what another has taken since.
         return outbox.claim(connection, receiver.name, f"{self._owner} {next(self._claims)}", now_ms, LEASE_MS)
 
     def _carry(self, receiver: Receiver, claimed: Claimed) -> None:
-        self._settle(receiver, claimed, attempt(receiver, claimed.letter, self._clock.wall_ms() / 1000))
+        self._under_way.add(claimed.letter.id)
+        try:
+            self._settle(receiver, claimed, attempt(receiver, claimed.letter, self._clock.wall_ms() / 1000))
+        finally:
+            self._under_way.discard(claimed.letter.id)
 
     def _settle(self, receiver: Receiver, claimed: Claimed, result: Result) -> None:
         rand = random.random()  # noqa: S311 - jitter

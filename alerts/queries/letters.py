@@ -49,18 +49,19 @@ def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_
     return row if row is None else tuple(row)
 
 
-def release_expired(connection: Connection, now_ms: int, horizon_ms: int) -> int:
+def release_expired(connection: Connection, now_ms: int, horizon_ms: int, under_way: Sequence[str] = ()) -> int:
     """Give leases back that ran out, or that lie in an impossible future; returns how many.
 
     Args:
         connection: Inside a transaction.
         now_ms: The time.
         horizon_ms: No lease can end later than this from now.
+        under_way: Letters that whoever asks is about himself, whatever the clock says.
     """
     cursor = connection.execute(
         "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until_ms = NULL WHERE state = 'leased' AND"
-        " (lease_until_ms < ?1 OR lease_until_ms > ?1 + ?2)",
-        [now_ms, horizon_ms],
+        " (lease_until_ms < ?1 OR lease_until_ms > ?1 + ?2) AND id NOT IN (SELECT value FROM json_each(?3))",
+        [now_ms, horizon_ms, json.dumps(list(under_way))],
     )
     return int(cursor.rowcount)
 

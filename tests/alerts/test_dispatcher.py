@@ -28,7 +28,7 @@ from engine.sqlite import Connection
 from tests.alerts.listener import Letter as Heard
 from tests.alerts.listener import Listener, RawServer
 from tests.alerts.world import World, open_recorder
-from tests.patience import eventually
+from tests.patience import eventually, never
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
 
@@ -327,6 +327,28 @@ def test_a_group_does_not_wait_for_one_that_a_slow_receiver_is_about(world: Worl
         eventually(lambda: set(states(world)) == {"delivered"})
         dispatcher.stop()
     assert len(server.letters) == 20 + 2 * (LANES - 1), "something was sent twice"
+
+
+@pytest.mark.parametrize("step", [3600.0, -86_400.0])
+def test_what_is_under_way_is_not_sent_again_because_the_clock_was_stepped(world: World, step: float) -> None:
+    """Its lease seemed to have run out, and another lane of the same process took the letter."""
+    slow = Slow()
+    with Listener(slow) as server:
+        dispatcher = Dispatcher(world.recorder, world.clock, [receiver("ops", server.url)], "d")
+        dispatcher.start()
+        dispatcher.activate(active=True)
+        letter(world, "ops", '"firing"')
+        letter(world, "ops", '"resolved"')
+        dispatcher.wake()
+        server.wait_for(1)
+        world.clock.step(step)
+        world.execute("UPDATE outbox SET next_attempt_ms = 0 WHERE state = 'pending'")
+        dispatcher.wake()
+        never(lambda: len(server.letters) > 1, 0.5)
+        slow.go_on.set()
+        eventually(lambda: set(states(world)) == {"delivered"})
+        dispatcher.stop()
+    assert [one.json for one in server.letters] == ["firing", "resolved"]
 
 
 def test_a_slow_receiver_is_sent_a_few_groups_at_once_and_no_more(world: World) -> None:
