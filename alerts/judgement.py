@@ -6,6 +6,7 @@ says. The store's tick, unit tests of rules and previews all judge here, so that
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,22 @@ class Transition:
     alert: Remembered
     change: Change
     ts_ms: int
+
+    def row(self, identifier: str) -> tuple[object, ...]:
+        """As `queries.add_transition` takes it."""
+        one = self.alert
+        return (
+            identifier,
+            self.ts_ms,
+            one.rule,
+            one.fingerprint,
+            one.manager,
+            json.dumps(dict(one.labels), sort_keys=True),
+            self.change.before.value,
+            self.change.after.value,
+            one.alert.value,
+            json.dumps(dict(one.annotations)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

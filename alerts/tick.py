@@ -6,7 +6,6 @@ at all; a tick that was overtaken by another evaluator commits nothing; a steppe
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -184,7 +183,7 @@ class Ticker:
             for fingerprint in gone:
                 queries.forget_alert(connection, fingerprint)
             for transition in judged.transitions:
-                queries.add_transition(connection, _transition_row(transition))
+                queries.add_transition(connection, transition.row(new_id()))
             for letter in letters:
                 outbox.put(connection, letter)
             evaluated_ms = now_ms if evaluated or mark is None else mark[0]
@@ -194,19 +193,3 @@ class Ticker:
 
     def _receiver(self, name: str) -> Receiver:
         return next(receiver for receiver in self.receivers if receiver.name == name)
-
-
-def _transition_row(transition: Transition) -> tuple[object, ...]:
-    one = transition.alert
-    return (
-        new_id(),
-        transition.ts_ms,
-        one.rule,
-        one.fingerprint,
-        one.manager,
-        json.dumps(dict(one.labels), sort_keys=True),
-        transition.change.before.value,
-        transition.change.after.value,
-        one.alert.value,
-        json.dumps(dict(one.annotations)),
-    )

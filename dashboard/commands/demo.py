@@ -1,12 +1,15 @@
-"""What a demo needs before it starts: a fresh store with a day of history, made by the real engine."""
+"""What a demo needs before it starts: a fresh store with a day of history, made by the real engine and alert rules."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from alerts.backfill import backfill
+from alerts.rules import read_rules
 from engine.config import Config
 from engine.recorder import Recorder
 from engine.simulation.history import write_history
@@ -14,6 +17,8 @@ from engine.store import Store
 
 SEED = 7
 HOURS = 24
+HISTORYS_SHARE = 0.85
+"""Of the time it takes; the rest goes into alerts."""
 
 
 def prepare(config: Config) -> None:
@@ -30,15 +35,29 @@ def prepare(config: Config) -> None:
     recorder = Recorder(Store(path).open(), durability="batch")
     columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task("writing a day of history", total=1.0)
-            write_history(
-                config,
-                recorder,
-                seed=SEED,
-                end_ms=int(time.time() * 1000),
-                hours=HOURS,
-                progress=lambda done: progress.update(task, completed=done),
-            )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("writing a day of history", total=1.0)
+            _live(config, recorder, lambda done: bar.update(task, completed=done))
     finally:
         recorder.close(timeout=60)
+
+
+def _live(config: Config, recorder: Recorder, progress: Callable[[float], None]) -> None:
+    """Write the day, and what alert rules say of it."""
+    end_ms = time.time_ns() // 1_000_000
+    write_history(
+        config,
+        recorder,
+        seed=SEED,
+        end_ms=end_ms,
+        hours=HOURS,
+        progress=lambda done: progress(done * HISTORYS_SHARE),
+    )
+    backfill(
+        recorder,
+        read_rules(config.alert_rules_path).rules,
+        tuple(config.managers),
+        end_ms - HOURS * 3_600_000,
+        end_ms,
+        progress=lambda done: progress(HISTORYS_SHARE + done * (1 - HISTORYS_SHARE)),
+    )
