@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final
@@ -25,7 +26,7 @@ from dashboard import serve as dashboard
 from dashboard.commands.options import config_option
 from dashboard.serving import DEMO_VARIABLE, checked_store, configured, signs_in_by_oidc
 from engine.config import Config, Surface
-from engine.config.config import PATH_VARIABLE, http_url
+from engine.config.config import DEMO_RECEIVER_VARIABLE, PATH_VARIABLE, http_url
 from engine.gateway.server import bind, listen
 
 STOP_WITHIN: Final = 10.0
@@ -54,7 +55,19 @@ def command(ctx: click.Context, config_path: Path | None, demo: bool) -> None:
 
         prepare(config)
     checked_store(config)
-    ctx.exit(Supervisor(config).run())
+    with _demo_receiver() if demo else nullcontext():
+        code = Supervisor(config).run()
+    ctx.exit(code)
+
+
+@contextmanager
+def _demo_receiver() -> Iterator[None]:
+    """Let the demo's processes tell their alerts to somebody, and say what was told."""
+    from dashboard.commands.demo_receiver import listening  # noqa: PLC0415 - as above
+
+    with listening(lambda line: _say_of("receiver", line)) as url:
+        os.environ[DEMO_RECEIVER_VARIABLE] = url
+        yield
 
 
 class Supervisor:
@@ -165,10 +178,14 @@ def _say(line: str, *, err: bool = False) -> None:
         click.echo(line, err=err)
 
 
+def _say_of(name: str, line: str) -> None:
+    _say(f"{name:>9} │ {line.rstrip()}")
+
+
 def _relay(name: str, lines: IO[str]) -> None:
     for line in lines:
         if line.strip():
-            _say(f"{name:>9} │ {line.rstrip()}")
+            _say_of(name, line)
 
 
 def _listens(host: str, port: int) -> bool:

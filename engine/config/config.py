@@ -25,6 +25,8 @@ from engine.config.sections import (
     ModelSection,
     ProviderKind,
     ProviderSection,
+    ReceiverKind,
+    ReceiverSection,
     ServerSection,
     Settings,
     StoreSection,
@@ -35,6 +37,11 @@ from engine.shipped import shipped
 PATH_VARIABLE: Final = "SWITCHGEAR_CONFIG"
 DEFAULT_PATH: Final = Path("data/switchgear.toml")
 DEMO_STORE: Final = "sqlite:///demo.db"
+DEMO_RECEIVER_VARIABLE: Final = "SWITCHGEAR_DEMO_RECEIVER"
+"""Holds the address of the demo's own receiver of notifications, while it listens."""
+_DEMO_RECEIVER: Final = ReceiverSection(
+    name="demo", kind=ReceiverKind.WEBHOOK, url_env=DEMO_RECEIVER_VARIABLE, allow_private=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +248,20 @@ class Config:
         """Whether records go to the demo's own store, which every demo makes anew."""
         return self.is_demo and self.store.url == DEMO_STORE
 
-    def as_demo(self) -> Config:
-        """The same configuration on simulated providers, recording into `demo.db` unless the file names a store."""
+    def as_demo(self, environ: Mapping[str, str] = os.environ) -> Config:
+        """The same configuration on simulated providers, recording into `demo.db` unless the file names a store.
+
+        What a demo makes up must wake nobody and move nobody's traffic: it tells its own receiver alone, and agrees
+        with nobody but the processes on its store.
+        """
         simulated = {key: ProviderSection(kind=ProviderKind.SIMULATED) for key in self.providers}
         named = "url" in self.store.model_fields_set
         store = self.store if named else self.store.model_copy(update={"url": DEMO_STORE})
-        return replace(self, settings=self.settings.model_copy(update={"providers": simulated, "store": store}))
+        receivers = (_DEMO_RECEIVER,) if environ.get(DEMO_RECEIVER_VARIABLE) else ()
+        alerts = self.alerts.model_copy(update={"receivers": receivers, "heartbeat_url_env": ""})
+        fleet = self.fleet.model_copy(update={"url": FleetSection().url, "url_env": ""})
+        changed = {"providers": simulated, "store": store, "alerts": alerts, "fleet": fleet}
+        return replace(self, settings=self.settings.model_copy(update=changed))
 
 
 def http_url(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engine.config import Config, ProviderKind, Surface, is_loopback, load, parse, sections
+from engine.config.config import DEMO_RECEIVER_VARIABLE
 from engine.config.facts import known, shipped_facts
 from engine.config.schema import NAME, schema, text
 from engine.core.errors import ConfigurationError
@@ -255,6 +256,20 @@ def test_the_demo_replaces_providers_and_an_unnamed_store_only(tmp_path: Path) -
 
 def test_the_demo_records_into_a_store_that_the_file_names(make_config: Make, tmp_path: Path) -> None:
     assert make_config('[store]\nurl = "sqlite:///mine.db"\n').as_demo().store_path == tmp_path / "mine.db"
+
+
+def test_the_demo_wakes_nobody_and_joins_no_fleet(make_config: Make) -> None:
+    config = make_config(
+        '[fleet]\nurl = "redis://h"\nurl_env = "FLEET"\n[alerts]\nheartbeat_url_env = "HEART"\n'
+        '[[alerts.receivers]]\nname = "night"\nkind = "webhook"\nurl = "https://h/x"\n'
+    )
+    alone = config.as_demo({})
+    assert alone.alerts.receivers == ()
+    assert alone.alerts.heartbeat_url_env == ""
+    assert alone.fleet_url({"FLEET": "redis://h"}) == "store"
+    assert [one.name for one in config.as_demo({DEMO_RECEIVER_VARIABLE: "http://127.0.0.1:1/"}).alerts.receivers] == [
+        "demo"
+    ]
 
 
 @pytest.mark.parametrize(
