@@ -2,24 +2,37 @@
 
 The form is plain HTML and posts to `/sign-in`; the answer is a redirect with an HttpOnly, SameSite=Strict cookie.
 Wrong keys are slowed down, and nothing that was typed is logged.
+
+Signing in by OIDC is Streamlit's own, and `WayBack` leads from there to the page that was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import viewer
 from engine.config import Config
 
 WRONG_KEY_WAIT_S: Final = 1.0
 LARGEST_FORM: Final = 4096
+
+OIDC_LOGIN: Final = "/auth/login"
+OIDC_CALLBACK: Final = "/oauth2callback"
+"""Streamlit's addresses."""
+
+WANTED_COOKIE: Final = "switchgear_wanted"
+WANTED_FOR_S: Final = 900
+LONGEST_WANTED: Final = 2048
 
 
 def routes(config: Config) -> list[Route]:
@@ -38,9 +51,14 @@ def routes(config: Config) -> list[Route]:
             await asyncio.sleep(WRONG_KEY_WAIT_S)
             return RedirectResponse(f"{wanted}{'&' if '?' in wanted else '?'}refused=1", status_code=303)
         answer = RedirectResponse(wanted, status_code=303)
-        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         answer.set_cookie(
-            viewer.COOKIE, made, max_age=viewer.SESSION_S, httponly=True, samesite="strict", secure=secure, path="/"
+            viewer.COOKIE,
+            made,
+            max_age=viewer.SESSION_S,
+            httponly=True,
+            samesite="strict",
+            secure=_encrypted(request),
+            path="/",
         )
         return answer
 
@@ -54,6 +72,66 @@ def routes(config: Config) -> list[Route]:
     return [Route("/sign-in", sign_in, methods=["POST"]), Route("/sign-out", sign_out, methods=["POST"])]
 
 
+class WayBack:
+    """Leads who signs in by OIDC to the page they came for; Streamlit leads everybody to the first one.
+
+    The page is what the browser says it comes from when it leaves for the provider, and waits in a cookie meanwhile.
+
+    Args:
+        app: Streamlit's application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; only redirects to and from the provider are changed."""
+        if scope["type"] != "http" or scope["path"] not in (OIDC_LOGIN, OIDC_CALLBACK):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+
+        async def changed(message: Message) -> None:
+            if message["type"] == "http.response.start" and 300 <= message["status"] < 400:
+                change = _keep_wanted if scope["path"] == OIDC_LOGIN else _lead_back
+                change(request, MutableHeaders(scope=message))
+            await send(message)
+
+        await self._app(scope, receive, changed)
+
+
+def _keep_wanted(request: Request, headers: MutableHeaders) -> None:
+    came_from = urlsplit(request.headers.get("referer", ""))
+    wanted = quote(_safe(came_from.path + (f"?{came_from.query}" if came_from.query else "")), safe="")
+    if not _same_site(request) or len(wanted) > LONGEST_WANTED:
+        return
+    carrier = Response()
+    carrier.set_cookie(
+        WANTED_COOKIE,
+        wanted,
+        max_age=WANTED_FOR_S,
+        httponly=True,
+        samesite="lax",  # the provider sends the browser back from its own site
+        secure=_encrypted(request),
+        path=OIDC_CALLBACK,
+    )
+    headers.append("set-cookie", carrier.headers["set-cookie"])
+
+
+def _lead_back(request: Request, headers: MutableHeaders) -> None:
+    wanted = request.cookies.get(WANTED_COOKIE)
+    if wanted is None:
+        return
+    carrier = RedirectResponse(_safe(unquote(wanted)))
+    carrier.delete_cookie(WANTED_COOKIE, path=OIDC_CALLBACK)
+    headers["location"] = carrier.headers["location"]
+    headers.append("set-cookie", carrier.headers["set-cookie"])
+
+
+def _encrypted(request: Request) -> bool:
+    return request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+
+
 def _same_site(request: Request) -> bool:
     """Whether a form was posted from our own page, as browsers tell."""
     site = request.headers.get("sec-fetch-site")
@@ -64,5 +142,6 @@ def _same_site(request: Request) -> bool:
 
 
 def _safe(target: str) -> str:
-    """Only addresses of this site; `//elsewhere` is another one."""
-    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else "/"
+    """Only addresses of this site: `//elsewhere` is another one, backslashes are slashes to browsers, tabs nothing."""
+    ours = target.startswith("/") and not target.startswith("//") and not re.search(r"[\\\x00-\x1f]", target)
+    return target if ours else "/"

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dashboard.entrance import routes
+from starlette.middleware import Middleware
+
+from dashboard.entrance import WayBack, routes
 from dashboard.look import HERE, streamlit_options
 from engine.config import Config, is_loopback, load
 from engine.config.config import PATH_VARIABLE
@@ -59,7 +61,7 @@ def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
     from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
 
     sys.argv = [str(SCRIPT)]
-    App(SCRIPT, routes=routes(config)).run(config=options(config, port))
+    App(SCRIPT, routes=routes(config), middleware=[Middleware(WayBack)]).run(config=options(config, port))
 
 
 def _leave(*_: object) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import MENU, browser, chromium, go, visit
+from browser import browser, chromium, go, visit
 from history import Moment, write_history
 from identity import CLIENT, provider
 from playwright.sync_api import Browser, expect
 from running import Place, listens, running
 
+from dashboard.entrance import WANTED_COOKIE
 from tests.programs import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -55,12 +56,14 @@ def test_who_signs_in_by_oidc_may_act_only_where_the_configuration_names_them(
         with running("dashboard", "--config", str(place.path)) as process:
             process.wait_for(lambda: listens(place.page_port), "listening")
             page = visit(chrome)
-            go(page, f"http://127.0.0.1:{place.page_port}/control")
+            wanted = f"http://127.0.0.1:{place.page_port}/control?manager=chat&at=1&text=a%2Bb+%C3%BC"
+            go(page, wanted)
             assert "gemini" not in page.content()
             page.get_by_role("button", name="Sign in").click()
             expect(page.locator(".sg-foot")).to_contain_text(email, timeout=30_000)
             expect(page.locator(".sg-foot")).to_contain_text("operator" if may_act else "viewer")
-            page.locator(MENU).get_by_role("link", name="Control").click()
+            assert page.url == wanted
+            assert [one["name"] for one in page.context.cookies() if one["name"] == WANTED_COOKIE] == []
             pin = page.get_by_role("button", name="Pin secondary")
             expect(pin).to_be_enabled() if may_act else expect(pin).to_be_disabled()
             page.get_by_role("button", name="Sign out").click()
