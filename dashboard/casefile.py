@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dashboard import wording
 from dashboard.availability import Health, health
 from dashboard.causes import VOTED
 from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS, whole
+from dashboard.wording import Advice
 from engine import incidents, queries
 from engine.incidents import Ending, Incident
 from engine.queries import Event, EventKind, LatencyPoint, TrafficPoint
@@ -50,11 +52,19 @@ class Harm:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One incident in the list."""
+    """One incident in the list.
+
+    Attributes:
+        incident: The incident.
+        harm: What callers noticed.
+        cause: What lies behind it, as a key of the wording's causes where it is one.
+        also: What lies behind a good part of it besides: a storm of 429s merges with the outage that it meets.
+    """
 
     incident: Incident
     harm: Harm
     cause: str
+    also: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,8 @@ class CaseFile:
 
     Attributes:
         incident: The incident.
-        cause: What lies behind it, as a key of the wording's causes where it is one.
+        cause: What lies behind it; see `Line`.
+        also: What else does.
         harm: What callers noticed.
         timeline: What happened, oldest first.
         start_ms: Start of the charts, some time before it.
@@ -84,6 +95,16 @@ class CaseFile:
     traffic: Sequence[TrafficPoint] = ()
     latency: Mapping[str, Sequence[LatencyPoint]] = field(default_factory=dict)
     similar: tuple[Line, ...] = ()
+    also: str | None = None
+
+    @property
+    def alerts(self) -> list[Happening]:
+        """The first time that each alert fired, in the order of time."""
+        first: dict[str, Happening] = {}
+        for one in self.timeline:
+            if one.kind is EventKind.ALERT and _trips(one):
+                first.setdefault(one.who, one)
+        return list(first.values())
 
     @property
     def evidence(self) -> Happening | None:
@@ -142,6 +163,7 @@ def read_case(connection: Connection, manager: str, incident_id: str, now_ms: in
             for role in ("primary", "secondary")
         },
         similar=tuple(similar),
+        also=line.also,
     )
 
 
@@ -164,14 +186,51 @@ def _about(delivery: Happening, incident: Incident) -> bool:
 
 
 def _line(incident: Incident, sums: SpanSums) -> Line:
-    moved = any(event.kind is EventKind.FAILOVER for event in incident.events)
-    ranked = tuple(sorted(sums.failures.items(), key=lambda item: -item[1]))
-    cause = next((category for category, _ in ranked), None) if incident.cause in _VAGUE or not moved else None
-    harm = Harm(Health(sums.answered, sums.failed, sums.shed), sums.rescued, ranked)
-    return Line(incident, harm, cause or incident.cause)
+    harm = Harm(
+        Health(sums.answered, sums.failed, sums.shed),
+        sums.rescued,
+        tuple(sorted(sums.failures.items(), key=lambda item: -item[1])),
+    )
+    return Line(incident, harm, *_causes(incident, harm))
+
+
+def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
+    """What lies behind an incident, and what else does.
+
+    Calls that were shed count as rate limited beside attempts that were: some made none. Where no model was found
+    failing, the few failures of every day do not explain what an alert has found.
+    """
+    weights = dict(harm.categories)
+    if harm.health.shed:
+        weights[SHED_AS] = max(weights.get(SHED_AS, 0), harm.health.shed)
+    ranked = sorted(weights.items(), key=lambda item: -item[1])
+    if any(event.kind is EventKind.FAILOVER for event in incident.events) and incident.cause not in _VAGUE:
+        cause = incident.cause
+    else:
+        least = 0 if incident.trips else NOTICED * harm.health.total
+        cause = next((category for category, n in ranked if n >= least), incident.cause)
+    enough = max(ALSO_LEAST, ALSO_SHARE * sum(weights.values()))
+    return cause, next((category for category, n in ranked if category != cause and n >= enough), None)
 
 
 _VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
+SHED_AS: Final = "rate_limited"
+NOTICED: Final = 0.02
+"""Share of requests below which failures are those of every day."""
+ALSO_SHARE: Final = 0.2
+"""Share of what failed from which on a second cause is named."""
+ALSO_LEAST: Final = 5
+
+
+def advices_of(found: Line | CaseFile) -> list[Advice]:
+    """The words of what lies behind an incident, the foremost first."""
+    return [wording.advice(cause) for cause in (found.cause, found.also) if cause is not None]
+
+
+def what_failed(harm: Harm) -> list[tuple[str, int]]:
+    """What failed, and how often: attempts by category, and the calls that were shed without one."""
+    found = [(wording.advice(category).label, n) for category, n in harm.categories]
+    return [*found, ("Shed to keep within a limit", harm.health.shed)] if harm.health.shed else found
 
 
 def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:

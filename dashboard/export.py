@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dashboard import wording
-from dashboard.casefile import ENDINGS, CaseFile, before_during_after
+from dashboard.casefile import ENDINGS, CaseFile, advices_of, before_during_after, what_failed
 from dashboard.happenings import Happening
 from dashboard.markup import tag
 from dashboard.timeline import evidence_numbers, evidence_requests, evidence_votes, quieten, sentence
@@ -15,15 +15,15 @@ from dashboard.times import Clockface, about, iso, number, percent, utc
 
 def facts(case: CaseFile, face: Clockface) -> list[tuple[str, str]]:
     """The incident in name and value, the same in every format."""
-    incident, advice = case.incident, wording.advice(case.cause)
+    incident, advices = case.incident, advices_of(case)
     found = [
         ("Manager", incident.manager),
         ("Began", utc(incident.start_ms)),
         ("Ended", utc(incident.end_ms) if incident.end_ms is not None else "not yet"),
         ("Lasted" if incident.end_ms is not None else "So far", about(incident.duration_ms(face.now_ms) / 1000)),
-        ("Cause", advice.label),
-        ("Who can fix it", str(advice.owner)),
-        ("What to do", advice.next),
+        ("Cause", wording.named(advices)),
+        ("Who can fix it", "; ".join(dict.fromkeys(advice.owner for advice in advices))),
+        ("What to do", " ".join(advice.next for advice in advices)),
         ("How it ended", ENDINGS[incident.ending]),
         ("Requests hurt", f"{number(case.harm.hurt)} failed or shed"),
         ("Requests rescued", f"{number(case.harm.rescued)} answered by the other model"),
@@ -40,9 +40,9 @@ def markdown(case: CaseFile, face: Clockface) -> str:
     """The incident for a ticket or a chat."""
     lines = [f"# {_title(case)}", "", "| | |", "|---|---|"]
     lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts(case, face)]
-    if case.harm.categories:
-        lines += ["", "## What failed", "", "| category | attempts |", "|---|---:|"]
-        lines += [f"| {_cell(wording.advice(word).label)} | {count} |" for word, count in case.harm.categories]
+    if failed := what_failed(case.harm):
+        lines += ["", "## What failed", "", "| attempts, and calls shed | |", "|---|---:|"]
+        lines += [f"| {_cell(name)} | {count} |" for name, count in failed]
     if case.evidence is not None:
         lines += ["", "## What tripped it", "", _cell(sentence(case.evidence)), ""]
         lines += [f"- {_cell(name)}: {_cell(value)}" for name, value in _evidence(case.evidence, face)]
@@ -54,10 +54,7 @@ def markdown(case: CaseFile, face: Clockface) -> str:
 def html(case: CaseFile, face: Clockface) -> str:
     """The incident as a page that needs nothing else."""
     rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in facts(case, face)]
-    failed = [
-        tag("tr", tag("th", wording.advice(word).label, scope="row"), tag("td", count))
-        for word, count in case.harm.categories
-    ]
+    failed = [tag("tr", tag("th", name, scope="row"), tag("td", count)) for name, count in what_failed(case.harm)]
     events = [
         tag("li", tag("time", utc(one.ts_ms), datetime=iso(one.ts_ms)), " ", sentence(one), _times(times))
         for one, times in quieten(case.timeline)
@@ -93,10 +90,12 @@ def as_json(case: CaseFile, face: Clockface) -> str:
         "end": iso(incident.end_ms) if incident.end_ms is not None else None,
         "duration_seconds": incident.duration_ms(face.now_ms) / 1000,
         "cause": case.cause,
+        "also": case.also,
         "ending": str(incident.ending),
         "moves": incident.moves,
         "alerts": list(incident.alerts),
         "requests_hurt": case.harm.hurt,
+        "requests_shed": case.harm.health.shed,
         "requests_rescued": case.harm.rescued,
         "failed_attempts": dict(case.harm.categories),
         "timeline": [
@@ -108,7 +107,7 @@ def as_json(case: CaseFile, face: Clockface) -> str:
 
 
 def _title(case: CaseFile) -> str:
-    return f"Incident on {case.incident.manager}, {utc(case.incident.start_ms)}: {wording.advice(case.cause).label}"
+    return f"Incident on {case.incident.manager}, {utc(case.incident.start_ms)}: {wording.named(advices_of(case))}"
 
 
 def _evidence(one: Happening, face: Clockface) -> list[tuple[str, str]]:

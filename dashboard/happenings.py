@@ -106,7 +106,7 @@ def happening(event: Event) -> Happening:
             row["to_state"],
             None,
             row["rule"],
-            "",
+            str((row["annotations"] or NOTHING).get("summary", "")),
             {"value": row["value"], "labels": row["labels"], "fingerprint": row["fingerprint"]},
         )
     failed = row["error"] is not None or (row["status_code"] or 0) >= 300

@@ -6,11 +6,11 @@ import streamlit as st
 
 from dashboard import charts, export, parts, shared, wording
 from dashboard.availability import Health, summary
-from dashboard.casefile import ENDINGS, CaseFile, Line, before_during_after
+from dashboard.casefile import ENDINGS, CaseFile, Line, advices_of, before_during_after, what_failed
 from dashboard.charts import Series
 from dashboard.frame import address, banner_row, clock, page, pager, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
-from dashboard.timeline import evidence_table, timeline
+from dashboard.timeline import evidence_table, sentence, timeline
 from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
 from dashboard.wording import Face, Tone
 
@@ -74,14 +74,14 @@ def _list(manager: str) -> None:
 
 
 def _row(line: Line, face: Clockface) -> list[Html | str]:
-    incident, advice = line.incident, wording.advice(line.cause)
+    incident, advices = line.incident, advices_of(line)
     href = address("incidents", incident=incident.id)
     lasted = about(incident.duration_ms(face.now_ms) / 1000)
     return [
         link(href, face.at(incident.start_ms), cls="sg-link"),
         span("sg-num", lasted),
-        link(href, tag("b", advice.label)),
-        span("sg-owner", icon(wording.OWNER_ICONS[advice.owner]), advice.owner),
+        link(href, tag("b", wording.named(advices))),
+        join(*(parts.owner(one) for one in dict.fromkeys(advice.owner for advice in advices))),
         parts.badge(ending_face(line)),
         span("sg-num" + (" sg-text-bad" if line.harm.hurt else ""), number(line.harm.hurt)),
         span("sg-num", number(line.harm.rescued)),
@@ -129,15 +129,7 @@ def _detail(manager: str, chosen: str) -> None:
     with left:
         parts.show(div("sg-card", parts.heading("Timeline", note="oldest first"), timeline(case.timeline, face)))
     with right:
-        evidence = case.evidence
-        if evidence is not None:
-            parts.show(
-                div(
-                    "sg-card",
-                    parts.heading("What tripped it"),
-                    evidence_table(evidence, face, parts.prefix(address("requests"), "request")),
-                )
-            )
+        parts.show(_tripped(case, face), _failed(case))
         _charts(case, face)
         parts.show(_similar(case, face))
 
@@ -147,7 +139,7 @@ def _window(case: CaseFile) -> dict[str, str]:
 
 
 def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
-    incident, advice = case.incident, wording.advice(case.cause)
+    incident, advices = case.incident, advices_of(case)
     tone = Tone.BAD if incident.end_ms is None else Tone.MUTED
     until = face.text(incident.end_ms) if incident.end_ms is not None else "now"
     three = [_stretch(name, health) for name, health in before_during_after(case)]
@@ -162,7 +154,7 @@ def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
             "sg-headline-body",
             tag(
                 "h1",
-                tag("strong", advice.label),
+                tag("strong", wording.named(advices)),
                 f" on {manager} for {about(incident.duration_ms(face.now_ms) / 1000)}",
             ),
             tag(
@@ -173,7 +165,7 @@ def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
                 f" · {ENDINGS[incident.ending]} · {number(case.harm.hurt)} requests hurt, "
                 f"{number(case.harm.rescued)} rescued by the other model",
             ),
-            parts.advice_line(advice),
+            *(parts.advice_line(advice) for advice in advices),
         ),
         div("sg-headline-figures", *three),
         cls=f"sg-headline sg-{tone}",
@@ -187,6 +179,35 @@ def _stretch(name: str, health: Health | None) -> Html:
         f"answered {name.lower()}",
         value,
         f"of {number(health.total)} requests" if health is not None else "not over yet",
+    )
+
+
+def _tripped(case: CaseFile, face: Clockface) -> Html | None:
+    evidence = case.evidence
+    if evidence is None:
+        return None
+    fired = [one for one in case.alerts if one is not evidence]
+    return div(
+        "sg-card",
+        parts.heading("What tripped it"),
+        evidence_table(evidence, face, parts.prefix(address("requests"), "request")),
+        div(
+            "sg-evidence-ids",
+            span("sg-figure-label", "Alerts in it"),
+            *(div("sg-note", face.at(one.ts_ms), " ", sentence(one)) for one in fired),
+        )
+        if fired
+        else None,
+    )
+
+
+def _failed(case: CaseFile) -> Html | None:
+    found = what_failed(case.harm)
+    if not found:
+        return None
+    rows = [div("", tag("dt", name), tag("dd", number(n))) for name, n in found]
+    return div(
+        "sg-card", parts.heading("What failed", note="attempts, and calls shed"), tag("dl", *rows, cls="sg-pairs")
     )
 
 

@@ -17,7 +17,7 @@ from dashboard.markup import Child, Html, div, icon, join, link, span, tag
 from dashboard.model_card import Bar, Condition, Figure, ModelCard
 from dashboard.ribbon import Lane, Segment
 from dashboard.times import number, percent
-from dashboard.wording import Advice, Face, Tone
+from dashboard.wording import Advice, Face, Owner, Tone
 
 
 def show(*pieces: Child) -> None:
@@ -57,8 +57,12 @@ def empty_card(sentence: str, *, symbol: str = "inbox") -> Html:
 
 def advice_line(advice: Advice) -> Html:
     """Who can fix it, and what to do next."""
-    owner = span("sg-owner", icon(wording.OWNER_ICONS[advice.owner]), advice.owner)
-    return div("sg-advice", owner, span("", tag("b", advice.label), ". ", advice.next))
+    return div("sg-advice", owner(advice.owner), span("", tag("b", advice.label), ". ", advice.next))
+
+
+def owner(who: Owner) -> Html:
+    """Who can do something about a cause."""
+    return span("sg-owner", icon(wording.OWNER_ICONS[who]), who)
 
 
 def headline(told: Headline, figures: Sequence[Html] = ()) -> Html:

@@ -63,14 +63,23 @@ def sentence(one: Happening) -> str:
             return f"Ramp: {percent(share, 0)} of traffic on primary"
         return f"Agreed on {one.after}: {wording.advice(one.what).label.lower()}"
     if one.kind is EventKind.ALERT:
-        value = one.evidence.get("value")
-        return f"Alert {one.who} {one.after}" + (f", value {value:.3g}" if isinstance(value, int | float) else "")
+        return _alert(one)
     code = one.evidence.get("status_code")
     return (
         f"Notification to {one.who} {one.what}"
         + (f" ({code})" if code and str(code) not in (one.reason or "") else "")
         + (f": {one.reason}" if one.reason else "")
     )
+
+
+def _alert(one: Happening) -> str:
+    if one.after == "inactive":
+        return f"Alert {one.who} did not fire: its condition ended"
+    if one.after not in ("pending", "firing"):
+        return f"Alert {one.who} {one.after}"
+    value = one.evidence.get("value")
+    shown = f", value {value:.3g}" if isinstance(value, int | float) else ""
+    return f"Alert {one.who} {one.after}" + (f": {one.reason}" if one.reason else shown)
 
 
 def _counts(one: Happening) -> str:

@@ -5,7 +5,7 @@ One table per vocabulary; a test holds them to the enums of the engine, so a new
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -252,7 +252,14 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
 def advice(cause: str | None) -> Advice:
     """The words of a cause; an unknown one is shown as itself."""
     known = CAUSES.get(cause or "")
-    return known or Advice((cause or "unknown").replace("_", " ").capitalize(), Owner.OPERATOR, "Look at the evidence.")
+    text = (cause or "unknown").replace("_", " ")
+    return known or Advice(text[:1].upper() + text[1:], Owner.OPERATOR, "Look at the evidence.")
+
+
+def named(advices: Sequence[Advice]) -> str:
+    """Several causes in one name: the first as it is, the others as the sentence goes on."""
+    first, *others = [advice.label for advice in advices]
+    return " and ".join([first, *(label[:1].lower() + label[1:] for label in others)])
 
 
 def face(table: Mapping[str, Face], state: str | None) -> Face:

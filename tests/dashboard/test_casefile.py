@@ -1,0 +1,120 @@
+"""What an incident is named by, and what it shows to have failed: the truth of everything that is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dashboard import wording
+from dashboard.casefile import CaseFile, advices_of, read_case, read_incidents, what_failed
+from dashboard.export import markdown
+from dashboard.times import Clockface
+from engine.core.events import Record
+from engine.ids import new_id
+from tests.alerts.world import START_MS, World, breaker, move, open_recorder, request
+
+MINUTE = 60_000
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(open_recorder(tmp_path))
+    yield world
+    world.recorder.close()
+
+
+def outage(failed: int) -> list[Record]:
+    """Two minutes in which so many calls failed and the primary was left."""
+    calls = [
+        request(START_MS + n, outcome="error", status_code=503, attempts=[("primary", "server_error")])
+        for n in range(failed)
+    ]
+    return [
+        *calls,
+        breaker(START_MS + 500, "open"),
+        move(START_MS + 600, 2),
+        breaker(START_MS + 2 * MINUTE, "closed", "open"),
+        move(START_MS + 2 * MINUTE, 3, to="primary", cause="failback"),
+    ]
+
+
+def storm(shed: int, *, limited: int = 0, start_ms: int = START_MS + MINUTE) -> list[Record]:
+    """Calls that were refused, some after the provider had said 429."""
+    return [
+        request(
+            start_ms + n,
+            outcome="shed",
+            status_code=429,
+            attempts=[("primary", "rate_limited")] if n < limited else [],
+        )
+        for n in range(shed)
+    ]
+
+
+def fired(world: World, rule: str, at_ms: int, after: str = "firing", before: str = "inactive") -> None:
+    world.execute(
+        "INSERT INTO alert_transitions (id, ts_ms, rule, fingerprint, manager, labels, from_state, to_state, value,"
+        " annotations) VALUES (?, ?, ?, ?, 'chat', '{}', ?, ?, 0.5, ?)",
+        [new_id(), at_ms, rule, rule, before, after, f'{{"summary": "it is {rule}"}}'],
+    )
+
+
+def case(world: World) -> CaseFile:
+    now_ms = START_MS + 60 * MINUTE
+    with world.recorder.store.reader() as connection:
+        (only,) = read_incidents(connection, "chat", now_ms)
+        found = read_case(connection, "chat", only.id, now_ms)
+    assert found is not None
+    return found
+
+
+def name(found: CaseFile) -> str:
+    return wording.named(advices_of(found))
+
+
+def test_an_outage_with_a_storm_in_it_is_named_by_both_and_shows_what_was_shed(world: World) -> None:
+    world.record(*outage(40), *storm(30, limited=12))
+    found = case(world)
+    assert name(found) == "Provider errors (5xx) and rate limited (429)"
+    assert what_failed(found.harm) == [
+        ("Provider errors (5xx)", 40), ("Rate limited (429)", 12), ("Shed to keep within a limit", 30),
+    ]  # fmt: skip
+    text = markdown(found, Clockface(START_MS + 60 * MINUTE))
+    assert "| Who can fix it | Wait for the provider; Billing or access |" in text
+    assert "| Shed to keep within a limit | 30 |" in text
+
+
+def test_calls_that_were_shed_without_an_attempt_count_as_rate_limited(world: World) -> None:
+    world.record(*outage(20), *storm(60))
+    assert name(case(world)) == "Rate limited (429) and provider errors (5xx)"
+
+
+def test_a_few_others_are_not_named(world: World) -> None:
+    world.record(*outage(40), *storm(5))
+    assert name(case(world)) == "Provider errors (5xx)"
+
+
+def test_an_alert_alone_is_not_explained_by_the_failures_of_every_day(world: World) -> None:
+    world.record(*(request(START_MS + n) for n in range(400)), *outage(2)[:2])
+    fired(world, "LatencyHigh", START_MS + 500)
+    fired(world, "LatencyHigh", START_MS + MINUTE, "resolved", "firing")
+    assert name(case(world)) == "LatencyHigh"
+
+
+def test_an_alert_alone_is_named_by_what_failed_where_much_did(world: World) -> None:
+    world.record(*(request(START_MS + n) for n in range(40)), *outage(9)[:9])
+    fired(world, "ErrorRateHigh", START_MS + 500)
+    fired(world, "ErrorRateHigh", START_MS + MINUTE, "resolved", "firing")
+    assert name(case(world)) == "Provider errors (5xx)"
+
+
+def test_alerts_are_told_once_in_the_order_of_their_first_firing(world: World) -> None:
+    world.record(*outage(40))
+    for rule, minute in (("B", 0.2), ("A", 0.4), ("B", 0.9)):
+        fired(world, rule, START_MS + round(minute * MINUTE))
+        fired(world, rule, START_MS + round(minute * MINUTE) + 2, "resolved", "firing")
+    found = case(world)
+    assert [(one.who, one.reason) for one in found.alerts] == [("B", "it is B"), ("A", "it is A")]
+    assert found.alerts[0].ts_ms == START_MS + round(0.2 * MINUTE)
