@@ -81,6 +81,11 @@ class Summary:
         """Share of the time the secondary was the active model."""
         return self.on_secondary_ms / self.span_ms if self.span_ms else 0.0
 
+    @property
+    def degraded_share(self) -> float:
+        """Share of the time in which users had less than they should."""
+        return self.degraded_ms / self.span_ms if self.span_ms else 0.0
+
 
 def health(traffic: Iterable[TrafficPoint]) -> Health:
     """Add up how requests ended."""
@@ -97,10 +102,7 @@ def health(traffic: Iterable[TrafficPoint]) -> Health:
 
 def bins(past: Past) -> dict[int, Health]:
     """How requests ended, by bin."""
-    rows: dict[int, list[TrafficPoint]] = {}
-    for row in past.traffic:
-        rows.setdefault(row.start_ms, []).append(row)
-    return {at: health(found) for at, found in rows.items()}
+    return {row.start_ms: Health(row.answered, row.failed, row.shed) for row in past.ended}
 
 
 def stays(past: Past) -> list[Stay]:
@@ -118,17 +120,16 @@ def stays(past: Past) -> list[Stay]:
 def summary(past: Past) -> Summary:
     """How long the secondary was active, and how long users had less than they should."""
     size = past.bin_minutes * MINUTE_MS
+    found = bins(past)
     secondary = [stay for stay in stays(past) if stay.role == "secondary"]
     unplanned = [(stay.start_ms, stay.end_ms) for stay in secondary if not stay.planned]
-    bad = [
-        (at, at + size) for at, found in bins(past).items() if found.share is not None and found.share < ANSWERED_WELL
-    ]
+    bad = [(at, at + size) for at, one in found.items() if one.share is not None and one.share < ANSWERED_WELL]
     return Summary(
         sum(stay.end_ms - stay.start_ms for stay in secondary),
         covered([*unplanned, *bad]),
         max(1, past.to_ms - past.from_ms),
         sum(move.after == "secondary" for move in past.moves),
-        health(past.traffic),
+        sum(found.values(), Health()),
     )
 
 

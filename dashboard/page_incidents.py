@@ -42,15 +42,13 @@ def _list(manager: str) -> None:
     )
     days = SPANS.get(picked or "7 days", 7)
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
-    totals = summary(shared.past(manager, days * DAY_MS, 5 if days == 1 else 60, sums_only=True))
+    totals = summary(shared.past(manager, days * DAY_MS, sums_only=True))
     parts.show(
         div(
             "sg-card sg-tiles",
             parts.big_figure("incidents", str(len(found))),
             parts.big_figure("on secondary", about(totals.on_secondary_ms / 1000), percent(totals.secondary_share)),
-            parts.big_figure(
-                "degraded", about(totals.degraded_ms / 1000), "" if days == 1 else "hours below 99 % count whole"
-            ),
+            parts.big_figure("degraded", about(totals.degraded_ms / 1000), percent(totals.degraded_share)),
             parts.big_figure("requests hurt", number(sum(line.harm.hurt for line in found)), "failed or shed"),
             parts.big_figure(
                 "rescued", number(sum(line.harm.rescued for line in found)), "answered by the other model"

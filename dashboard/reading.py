@@ -19,8 +19,7 @@ from engine.core.events import BreakerRecord
 from engine.fleet.view import FleetState
 from engine.overview import fleet
 from engine.percentiles import quantile
-from engine.queries import AttemptPoint, CanaryResult, EventKind, InstanceRow, TrafficPoint
-from engine.queries.spans import span_ends
+from engine.queries import AttemptPoint, CanaryResult, EndsPoint, EventKind, InstanceRow, TrafficPoint
 from engine.sqlite import Connection
 
 ROLES = ("primary", "secondary")
@@ -28,6 +27,8 @@ WINDOW_MS = 5 * MINUTE_MS
 SPARK_MINUTES = 60
 PROBES_WITHIN_MS = 10 * MINUTE_MS
 EVENTS_MOST = 2000
+BIN_MINUTES = 5
+"""Length of a bin of the past, over a month too: a bad minute must not make a bad hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,16 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The last day of one manager, in bins, with its events newest first.
+    """A stretch of time of one manager up to now, in bins, with its events newest first.
 
-    `traffic` says how requests ended, whichever model answered; `failures` are attempts that did not go well.
+    `ended` says how requests ended, whichever model answered; `failures` are attempts that did not go well.
     """
 
     from_ms: int
     to_ms: int
     bin_minutes: int
     manager: str
-    traffic: Sequence[TrafficPoint] = ()
+    ended: Sequence[EndsPoint] = ()
     failures: Sequence[AttemptPoint] = ()
     moves: Sequence[Happening] = ()
     active_before: str = "primary"
@@ -170,7 +171,6 @@ def read_past(
     manager: str,
     now_ms: int,
     span_ms: int = DAY_MS,
-    bin_minutes: int = 5,
     *,
     sums_only: bool = False,
 ) -> Past:
@@ -181,10 +181,9 @@ def read_past(
         manager: Whose.
         now_ms: Wall time.
         span_ms: How far back.
-        bin_minutes: Length of a bin; whole hours are read much faster.
         sums_only: Leave out what only ribbons show: failures and breakers.
     """
-    size = bin_minutes * MINUTE_MS
+    size = BIN_MINUTES * MINUTE_MS
     start = (now_ms - span_ms) // size * size
     before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
 
@@ -197,28 +196,16 @@ def read_past(
     return Past(
         from_ms=start,
         to_ms=now_ms,
-        bin_minutes=bin_minutes,
+        bin_minutes=BIN_MINUTES,
         manager=manager,
-        traffic=_ended(connection, manager, start, now_ms, size),
+        ended=queries.ends_series(connection, manager, start, now_ms, step_minutes=BIN_MINUTES),
         failures=()
         if sums_only
-        else queries.attempt_series(connection, manager, start, now_ms, step_minutes=bin_minutes, failed=True),
+        else queries.attempt_series(connection, manager, start, now_ms, step_minutes=BIN_MINUTES, failed=True),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
         breakers=() if sums_only else events(EventKind.BREAKER),
     )
-
-
-def _ended(connection: Connection, manager: str, start_ms: int, now_ms: int, size: int) -> list[TrafficPoint]:
-    """How requests ended, by bin and not by model."""
-    starts = range(start_ms, now_ms, size)
-    found = span_ends(connection, manager, [(at, min(at + size, now_ms + 1) - 1) for at in starts])
-    return [
-        TrafficPoint(at, "", "", outcome, n, n if outcome == "error" else 0, 0.0, 0, 0.0)
-        for at, ends in zip(starts, found, strict=True)
-        for outcome, n in zip(("ok", "error", "shed"), ends, strict=True)
-        if n
-    ]
 
 
 def _agreement(connection: Connection, manager: str) -> Document | None:

@@ -100,8 +100,8 @@ def _live(store: str, manager: str) -> Live:  # noqa: ARG001 - the store is part
 
 
 @st.cache_resource(ttl=PAST_FOR, max_entries=32, show_spinner=False)
-def _past(store: str, manager: str, span_ms: int, bin_minutes: int, sums_only: bool) -> Past:  # noqa: ARG001 - as above
-    return ask(lambda connection: read_past(connection, manager, now_ms(), span_ms, bin_minutes, sums_only=sums_only))
+def _past(store: str, manager: str, span_ms: int, sums_only: bool) -> Past:  # noqa: ARG001 - as above
+    return ask(lambda connection: read_past(connection, manager, now_ms(), span_ms, sums_only=sums_only))
 
 
 def live(manager: str) -> Live:
@@ -109,9 +109,9 @@ def live(manager: str) -> Live:
     return _live(str(config().store_path), manager)
 
 
-def past(manager: str, span_ms: int = DAY_MS, bin_minutes: int = 5, *, sums_only: bool = False) -> Past:
+def past(manager: str, span_ms: int = DAY_MS, *, sums_only: bool = False) -> Past:
     """The last day, or another stretch up to now."""
-    return _past(str(config().store_path), manager, span_ms, bin_minutes, sums_only)
+    return _past(str(config().store_path), manager, span_ms, sums_only)
 
 
 @st.cache_resource(ttl=PAST_FOR, max_entries=32, show_spinner=False)

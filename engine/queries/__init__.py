@@ -33,9 +33,11 @@ from engine.queries.requests import (
 )
 from engine.queries.series import (
     AttemptPoint,
+    EndsPoint,
     LatencyPoint,
     TrafficPoint,
     attempt_series,
+    ends_series,
     latency_series,
     traffic_series,
 )
@@ -58,6 +60,7 @@ __all__ = [
     "AlertState",
     "AttemptPoint",
     "CanaryResult",
+    "EndsPoint",
     "Event",
     "EventKind",
     "InstanceRow",
@@ -83,6 +86,7 @@ __all__ = [
     "canaries_after",
     "canary_results",
     "created_ms",
+    "ends_series",
     "facts",
     "instances",
     "last_request_ms",

@@ -30,6 +30,16 @@ class TrafficPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EndsPoint:
+    """How callers' requests of one step ended: with an answer, with an error of status 500 or more, refused."""
+
+    start_ms: int
+    answered: int
+    failed: int
+    shed: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptPoint:
     """Attempts of one step, model and category."""
 
@@ -83,6 +93,30 @@ def traffic_series(
         _steps(connection, manager, start_ms, end_ms, step_minutes),
     )
     return [TrafficPoint(at * MINUTE_MS, *row) for at, *row in rows]
+
+
+def ends_series(
+    connection: Connection, manager: str, start_ms: int, end_ms: int, *, step_minutes: int = 1
+) -> list[EndsPoint]:
+    """How callers' requests ended by step, from the sums by the minute; arguments as of `traffic_series`.
+
+    It is read where steps of minutes over a month are needed, and is several times as fast as a row an outcome.
+    """
+    rows = connection.execute(
+        """
+        SELECT minute / :step * :step, sum(iif(outcome = 'ok', n, 0)),
+            sum(iif(outcome = 'error' AND status_code >= 500, n, 0)), sum(iif(outcome = 'shed', n, 0))
+        FROM rollup_minute WHERE manager = :manager AND minute >= :first AND minute <= :last AND synthetic = 0
+        GROUP BY 1 ORDER BY 1
+        """,
+        {
+            "manager": manager,
+            "step": step_minutes,
+            "first": start_ms // MINUTE_MS // step_minutes * step_minutes,
+            "last": end_ms // MINUTE_MS,
+        },
+    )
+    return [EndsPoint(at * MINUTE_MS, *ends) for at, *ends in rows]
 
 
 def attempt_series(

@@ -45,26 +45,16 @@ def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, i
         As many sums, in the same order.
     """
     where = _spans(connection, manager, spans)
-    ended = _ends(connection, where, len(spans))
+    ended = {
+        place: (answered, failed, shed) for place, answered, failed, shed in connection.execute(_SPAN_ENDED, where)
+    }
     rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
     failures: list[dict[str, int]] = [{} for _ in spans]
     for place, category, n in connection.execute(_SPAN_FAILURES, where):
         failures[place][category] = n
     return [
-        SpanSums(*ends, rescued=rescued.get(place, 0), failures=failures[place]) for place, ends in enumerate(ended)
+        SpanSums(*ended.get(place, (0, 0, 0)), rescued.get(place, 0), failures[place]) for place in range(len(spans))
     ]
-
-
-def span_ends(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """How callers' requests ended in many stretches: answered, failed, shed; arguments as of `span_sums`."""
-    return _ends(connection, _spans(connection, manager, spans), len(spans))
-
-
-def _ends(connection: Connection, where: Mapping[str, str], count: int) -> list[tuple[int, int, int]]:
-    found = {
-        place: (answered, failed, shed) for place, answered, failed, shed in connection.execute(_SPAN_ENDED, where)
-    }
-    return [found.get(place, (0, 0, 0)) for place in range(count)]
 
 
 def _spans(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> dict[str, str]:
