@@ -73,13 +73,14 @@ class Expression:
         text: As it was written.
         queries: Everything it asks.
         level: What makes its start a recorded fact, if it is one comparison of a recorded state.
+        shown: What the number for people is of; `None`: it has none.
     """
 
     text: str
     queries: frozenset[Query]
     level: LevelTest | None
     _program: Any
-    _shown: Query | None
+    shown: Query | None
     _divides: bool
 
     def run(self, ask: Ask) -> tuple[bool, float | None]:
@@ -108,7 +109,7 @@ class Expression:
         if not isinstance(result, bool):
             msg = f"the result is {result!r}, not true or false"
             raise EvaluationError(msg)
-        shown = answers.get(self._shown) if self._shown else None
+        shown = answers.get(self.shown) if self.shown else None
         return result, None if isinstance(shown, str | bool) else shown
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from alerts.labels import all_match, parse_matchers
 from alerts.rules import Rule
-from dashboard.times import Clockface
+from alerts.vocabulary import PERCENTILES
+from dashboard.times import Clockface, dollars, number, percent
 from dashboard.wording import WATCHDOG
-from engine.durations import compact
+from engine.durations import compact, describe
 from engine.queries_dashboard import AlertRow, Silence
 
+SHARES = frozenset({"error_rate", "secondary_share", "primary_traffic_ratio"})
+SECONDS = frozenset({*PERCENTILES, "agreement_age", "outbox_age"})
 ORDER = ("firing", "pending", "resolved", "inactive", "watching")
 
 
@@ -28,6 +31,7 @@ class Row:
         value: The last value, in words.
         progress: Share of its FOR that is over, 0..1.
         silenced: Whether a silence covers it.
+        summary: What it says while it is pending or firing; empty otherwise.
     """
 
     rule: Rule
@@ -36,6 +40,7 @@ class Row:
     value: str
     progress: float
     silenced: bool
+    summary: str = ""
 
 
 def rows(
@@ -64,11 +69,12 @@ def _row(rule: Rule, state: AlertRow | None, silences: Sequence[Silence], manage
     covered = any(_covers(one, labels, now_ms) for one in silences)
     if state is None or state.state == "inactive":
         return Row(rule, "inactive", None, "–", 0.0, covered)
-    value = f"{state.value:.4g}" if state.value is not None else "–"
+    value = shown(rule, state.value)
     held = now_ms - state.since_ms
     progress = 1.0 if state.state != "pending" or not rule.hold else min(1.0, held / rule.hold)
     stands = "watching" if state.state == "firing" and state.severity == WATCHDOG else state.state
-    return Row(rule, stands, state.since_ms, value, progress, covered)
+    said = summary(state) if stands in ("pending", "firing") else ""
+    return Row(rule, stands, state.since_ms, value, progress, covered, said)
 
 
 def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
@@ -76,6 +82,22 @@ def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
         return one.starts_ms <= now_ms < one.ends_ms and all_match(parse_matchers(one.matchers), labels)
     except ValueError:
         return False
+
+
+def shown(rule: Rule, value: float | None) -> str:
+    """The number an alert has looked at, in the unit of what it is of."""
+    name = rule.expression.shown.name if rule.expression.shown else ""
+    if value is None or name in SHARES:
+        return percent(value)
+    if name in SECONDS:
+        return describe(round(value, 1 if value < 10 else 0))
+    return dollars(value) if name == "cost_usd" else number(value)
+
+
+def summary(state: AlertRow | None) -> str:
+    """What an alert says of itself, as whoever is told reads it; empty for nothing."""
+    annotations = state.body.get("annotations") if state is not None else None
+    return str(annotations.get("summary", "")) if isinstance(annotations, dict) else ""
 
 
 def explain(one: Row, face: Clockface) -> str:

@@ -13,7 +13,7 @@ from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, Html, div, icon, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.preview_card import preview_address, preview_card
-from dashboard.times import DAY_MS, Clockface
+from dashboard.times import DAY_MS, Clockface, about
 from dashboard.wording import Tone
 from engine import queries
 from engine import queries_dashboard as ask
@@ -23,6 +23,7 @@ from engine.queries_dashboard import AlertRow, Silence
 from engine.sqlite import Connection
 
 HISTORY_ROWS = 100
+HISTORY_SHOWN = 20
 DURATIONS = {"1 hour": 3600.0, "4 hours": 14_400.0, "1 day": 86_400.0, "7 days": 604_800.0}
 
 
@@ -50,11 +51,11 @@ def alert_rules() -> None:
         told = [tag("li", str(problem)) for problem in rules.problems]
         parts.show(div("sg-card sg-trouble", parts.heading("The rule file has mistakes"), tag("ul", *told)))
     rows = alert_board.rows(rules.rules, states, silences, manager, now)
-    _board(rows, face, evaluated)
     chosen = st.query_params.get("rule")
     picked = next((one for one in rows if one.rule.alert == chosen), None)
-    if picked is not None:
+    if picked is not None:  # above the list, because whoever comes by a notification's link came for it
         parts.show(_detail(picked, history, face))
+    _board(rows, face, evaluated)
     with st.container(key="card-preview"):
         preview_card(rules.rules, manager, face)
     left, right = st.columns(2)
@@ -114,10 +115,11 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
                 link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-link"),
             ),
         ),
+        tag("p", badge(wording.face(wording.ALERTS, one.state)), " ", tag("b", one.summary) if one.summary else None),
         tag("p", alert_board.explain(one, face), cls="sg-below-pairs"),
+        tag("p", rule.expression.text, cls="sg-code"),
         parts.pairs(
             [
-                ("Condition", span("sg-mono", rule.expression.text)),
                 ("For", compact(rule.hold / 1000) if rule.hold else "at once"),
                 ("Keeps firing", compact(rule.keep / 1000) if rule.keep else "no longer than it holds"),
                 ("Without data", str(rule.no_data)),
@@ -125,11 +127,14 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
             ]
         ),
         tag("p", alert_board.without_values(rule.annotations.get("description", "")), cls="sg-note sg-below"),
-        _history(own, face) if own else parts.empty("It has not changed its state in 30 days.", symbol="history"),
+        _history(own, face, named=False)
+        if own
+        else parts.empty("It has not changed its state in 30 days.", symbol="history"),
     )
 
 
-def _history(events: Sequence[Happening], face: Clockface) -> Html:
+def _history(events: Sequence[Happening], face: Clockface, *, named: bool = True) -> Html:
+    """What fired and when it was over, newest first; `named` where several rules are told of."""
     shown = [event for event in events if event.after in ("firing", "resolved")] or list(events)
     if not shown:
         return parts.empty("No alert has fired in 30 days.", symbol="notifications")
@@ -138,18 +143,21 @@ def _history(events: Sequence[Happening], face: Clockface) -> Html:
             address("incidents", at=one.ts_ms),
             span("sg-row-time", face.at(one.ts_ms)),
             badge(wording.face(wording.ALERTS, one.after)),
-            span("sg-row-main", one.who),
-            span("sg-note", _value(one)),
-            cls="sg-row",
+            span("sg-row-two", span("sg-row-main", one.who) if named else None, span("sg-note", _told(one, events))),
+            cls="sg-row sg-row-told",
         )
-        for one in shown[:20]
+        for one in shown[:HISTORY_SHOWN]
     ]
     return div("", *rows)
 
 
-def _value(one: Happening) -> str:
-    value = one.evidence.get("value")
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _told(one: Happening, events: Sequence[Happening]) -> str:
+    """What an alert said, or for how long it had fired."""
+    if one.after != "resolved":
+        return one.reason
+    same = [event for event in events if event.evidence.get("fingerprint") == one.evidence.get("fingerprint")]
+    began = next((event.ts_ms for event in same if event.after == "firing" and event.ts_ms <= one.ts_ms), None)
+    return f"after {about((one.ts_ms - began) / 1000)}" if began is not None else ""
 
 
 def _silences(silences: Sequence[Silence], face: Clockface) -> None:

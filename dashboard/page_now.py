@@ -129,7 +129,7 @@ def _alerts(live: Live, face: Clockface) -> Html:
             span(
                 "sg-row-two",
                 span("sg-row-main", one.rule.alert),
-                span("sg-note", alert_board.explain(one, face)),
+                span("sg-note", one.summary or alert_board.explain(one, face), title=alert_board.explain(one, face)),
             ),
             parts.progress(one.progress, alert_board.explain(one, face), Tone.WARN) if one.state == "pending" else None,
             span("sg-note sg-row-end", _held(one, face)),
