@@ -36,13 +36,18 @@ class Harm:
 
     Attributes:
         health: How their requests ended.
-        rescued: Answered by the other model than the active one.
+        rescues: Answered by the other model than the active one, by cause.
         categories: Failed attempts by category, most first.
     """
 
     health: Health
-    rescued: int
+    rescues: Mapping[str, int]
     categories: tuple[tuple[str, int], ...]
+
+    @property
+    def rescued(self) -> int:
+        """Requests answered by the other model than the active one."""
+        return sum(self.rescues.values())
 
     @property
     def hurt(self) -> int:
@@ -188,7 +193,7 @@ def _about(delivery: Happening, incident: Incident) -> bool:
 def _line(incident: Incident, sums: SpanSums) -> Line:
     harm = Harm(
         Health(sums.answered, sums.failed, sums.shed),
-        sums.rescued,
+        sums.rescues,
         tuple(sorted(sums.failures.items(), key=lambda item: -item[1])),
     )
     return Line(incident, harm, *_causes(incident, harm))
@@ -197,12 +202,14 @@ def _line(incident: Incident, sums: SpanSums) -> Line:
 def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
     """What lies behind an incident, and what else does.
 
-    Calls that were shed count as rate limited beside attempts that were: some made none. Where no model was found
-    failing, the few failures of every day do not explain what an alert has found.
+    What a model refuses is seen in calls that were shed or went to the other one, too: many made no attempt. Where no
+    model was found failing, the few failures of every day do not explain what an alert has found.
     """
     weights = dict(harm.categories)
-    if harm.health.shed:
-        weights[SHED_AS] = max(weights.get(SHED_AS, 0), harm.health.shed)
+    for word in REFUSALS:
+        calls = harm.rescues.get(word, 0) + (harm.health.shed if word == SHED_AS else 0)
+        if calls > weights.get(word, 0):
+            weights[word] = calls
     ranked = sorted(weights.items(), key=lambda item: -item[1])
     if any(event.kind is EventKind.FAILOVER for event in incident.events) and incident.cause not in _VAGUE:
         cause = incident.cause
@@ -215,6 +222,8 @@ def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
 
 _VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
 SHED_AS: Final = "rate_limited"
+REFUSALS: Final = (SHED_AS, "quota_exhausted", "auth", "model_unavailable")
+"""Causes that keep calls away from a model without asking it."""
 NOTICED: Final = 0.02
 """Share of requests below which failures are those of every day."""
 ALSO_SHARE: Final = 0.2

@@ -125,10 +125,13 @@ def _detail(manager: str, chosen: str) -> None:
         parts.show(parts.more(address("requests", **_window(case)), "Requests in it"))
     left, right = st.columns([5, 4])
     with left:
+        _answers(case, face)
         parts.show(div("sg-card", parts.heading("Timeline", note="oldest first"), timeline(case.timeline, face)))
     with right:
-        parts.show(_tripped(case, face), _failed(case))
-        _charts(case, face)
+        for card in (_tripped(case, face), _failed(case)):
+            if card is not None:
+                parts.show(card)
+        _latency(case, face)
         parts.show(_similar(case, face))
 
 
@@ -209,9 +212,8 @@ def _failed(case: CaseFile) -> Html | None:
     )
 
 
-def _charts(case: CaseFile, face: Clockface) -> None:
-    size, flags = case.bin_minutes * MINUTE_MS, charts.flag_moves(case.timeline)
-    ended = charts.answers(case.traffic, case.start_ms, case.end_ms, size)
+def _answers(case: CaseFile, face: Clockface) -> None:
+    ended = charts.answers(case.traffic, case.start_ms, case.end_ms, case.bin_minutes * MINUTE_MS)
     series = [one for one in ended if one.name != "other"]
     with st.container(key="card-answers"):
         parts.show(
@@ -220,10 +222,13 @@ def _charts(case: CaseFile, face: Clockface) -> None:
             )
         )
         charts.show(
-            charts.bars(face, theme(), series, flags),
+            charts.bars(face, theme(), series, charts.flag_moves(case.timeline)),
             "incident-answers",
             "Requests by who answered them, before, during and after the incident",
         )
+
+
+def _latency(case: CaseFile, face: Clockface) -> None:
     latency = [
         Series(role, role, [(point.start_ms, point.p95) for point in points])
         for role, points in case.latency.items()
@@ -233,7 +238,7 @@ def _charts(case: CaseFile, face: Clockface) -> None:
         with st.container(key="card-latency"):
             parts.show(parts.heading("p95 latency", note="seconds"))
             charts.show(
-                charts.lines(face, theme(), latency, flags, unit=" s"),
+                charts.lines(face, theme(), latency, charts.flag_moves(case.timeline), unit=" s"),
                 "incident-latency",
                 "95th percentile of latency by model, before, during and after the incident",
             )

@@ -231,7 +231,7 @@ def _request(found: RequestDetail, face: Clockface) -> None:
                     ("Epoch", str(one.epoch)),
                     ("Instance", one.instance),
                     ("Made by", "a test: a probe, a canary or an operator's" if one.synthetic else "a caller"),
-                    ("Prompt hash", one.prompt_hash or "–"),
+                    ("Prompt hash", span("sg-mono", (one.prompt_hash or "–")[:12], title=one.prompt_hash)),
                 ]
             ),
             div("sg-drawer-links", link(address("incidents", at=one.ts_ms), "The incident around it", cls="sg-link")),

@@ -177,7 +177,10 @@ def evidence_numbers(one: Happening, face: Clockface) -> list[tuple[str, str]]:
     return [
         (NAMES.get(key, key.replace("_", " ").capitalize()), _value(key, value, face))
         for key, value in one.evidence.items()
-        if key not in HIDDEN and value is not None and not isinstance(value, dict | list)
+        if key not in HIDDEN
+        and value is not None
+        and not isinstance(value, dict | list)
+        and not (key == "value" and one.reason)  # an alert's own words say it with its unit
     ]
 
 

@@ -266,7 +266,9 @@ def _drawn(drawn: float, faults: Faults) -> Category | None:
 
 
 def _failure(category: Category, retry_after: float | None) -> ProviderFailure:
-    return ProviderFailure(category, _STATUS.get(category), retry_after, f"simulated {category}", code="simulated")
+    return ProviderFailure(
+        category, _STATUS.get(category), retry_after, str(category).replace("_", " "), code="simulated"
+    )
 
 
 def _answer(call: Call, profile: Profile, faults: Faults, *, drifting: bool) -> Answer:

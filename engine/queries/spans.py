@@ -6,7 +6,7 @@ Stretches are read from sums, by the hour where whole hours are rolled up, so th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.ledger import MINUTE_MS
@@ -22,14 +22,14 @@ class SpanSums:
         answered: Callers' requests that got an answer.
         failed: Those that ended with an error of status 500 or more.
         shed: Those that were refused.
-        rescued: Those answered by the other model than the active one.
+        rescues: Those answered by the other model than the active one, by cause.
         failures: Attempts that did not succeed by category, those of probes and canaries included.
     """
 
     answered: int = 0
     failed: int = 0
     shed: int = 0
-    rescued: int = 0
+    rescues: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -48,13 +48,17 @@ def span_sums(connection: Connection, manager: str, spans: Sequence[tuple[int, i
     ended = {
         place: (answered, failed, shed) for place, answered, failed, shed in connection.execute(_SPAN_ENDED, where)
     }
-    rescued = dict(connection.execute(_SPAN_RESCUED, where).fetchall())
-    failures: list[dict[str, int]] = [{} for _ in spans]
-    for place, category, n in connection.execute(_SPAN_FAILURES, where):
-        failures[place][category] = n
-    return [
-        SpanSums(*ended.get(place, (0, 0, 0)), rescued.get(place, 0), failures[place]) for place in range(len(spans))
-    ]
+    rescues, failures = (
+        _by_word(connection.execute(one, where), len(spans)) for one in (_SPAN_RESCUED, _SPAN_FAILURES)
+    )
+    return [SpanSums(*ended.get(place, (0, 0, 0)), rescues[place], failures[place]) for place in range(len(spans))]
+
+
+def _by_word(rows: Iterable[tuple[int, str, int]], count: int) -> list[dict[str, int]]:
+    found: list[dict[str, int]] = [{} for _ in range(count)]
+    for place, word, n in rows:
+        found[place][word] = n
+    return found
 
 
 def _spans(connection: Connection, manager: str, spans: Sequence[tuple[int, int]]) -> dict[str, str]:
@@ -86,8 +90,9 @@ _SPAN_ENDED = f"""
     GROUP BY place
 """  # noqa: S608 - as above
 _SPAN_RESCUED = f"""
-    SELECT place, sum(n) FROM ({_by_span("n", "failover_hour", "failover_minute", "scope = 'request'")})
-    GROUP BY place
+    SELECT place, cause, sum(n)
+    FROM ({_by_span("cause, n", "failover_hour", "failover_minute", "scope = 'request'")})
+    GROUP BY place, cause
 """  # noqa: S608 - as above
 _SPAN_FAILURES = f"""
     SELECT place, category, sum(n)

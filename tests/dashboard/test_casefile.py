@@ -11,7 +11,7 @@ from dashboard import wording
 from dashboard.casefile import CaseFile, advices_of, read_case, read_incidents, what_failed
 from dashboard.export import markdown
 from dashboard.times import Clockface
-from engine.core.events import Record
+from engine.core.events import FailoverRecord, Record, Scope
 from engine.ids import new_id
 from tests.alerts.world import START_MS, World, breaker, move, open_recorder, request
 
@@ -53,6 +53,13 @@ def storm(shed: int, *, limited: int = 0, start_ms: int = START_MS + MINUTE) -> 
     ]
 
 
+def spill(ts_ms: int) -> Record:
+    """A request that went over to the secondary, the primary's quota being used up."""
+    return FailoverRecord(
+        new_id(), ts_ms, "chat", "i", Scope.REQUEST, "primary", "secondary", "quota_exhausted", None, 1
+    )
+
+
 def fired(world: World, rule: str, at_ms: int, after: str = "firing", before: str = "inactive") -> None:
     world.execute(
         "INSERT INTO alert_transitions (id, ts_ms, rule, fingerprint, manager, labels, from_state, to_state, value,"
@@ -89,6 +96,20 @@ def test_an_outage_with_a_storm_in_it_is_named_by_both_and_shows_what_was_shed(w
 def test_calls_that_were_shed_without_an_attempt_count_as_rate_limited(world: World) -> None:
     world.record(*outage(20), *storm(60))
     assert name(case(world)) == "Rate limited (429) and provider errors (5xx)"
+
+
+def test_calls_that_went_over_without_an_attempt_name_what_kept_them_away(world: World) -> None:
+    world.record(*(request(START_MS + n) for n in range(40)))
+    world.record(
+        *(
+            request(START_MS + n, role="secondary", failover_cause="quota_exhausted", attempts=[("secondary", "ok")])
+            for n in range(20)
+        ),
+        *(spill(START_MS + n) for n in range(20)),
+    )
+    fired(world, "SecondaryServing", START_MS + 500)
+    fired(world, "SecondaryServing", START_MS + MINUTE, "resolved", "firing")
+    assert name(case(world)) == "Daily quota used up"
 
 
 def test_a_few_others_are_not_named(world: World) -> None:
