@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dashboard import wording
 from dashboard.availability import Health, health
-from dashboard.causes import VOTED
+from dashboard.causes import SHED_AS, VOTED
 from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS, whole
 from dashboard.wording import Advice
@@ -221,7 +221,6 @@ def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
 
 
 _VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
-SHED_AS: Final = "rate_limited"
 REFUSALS: Final = (SHED_AS, "quota_exhausted", "auth", "model_unavailable")
 """Causes that keep calls away from a model without asking it."""
 NOTICED: Final = 0.02
@@ -237,9 +236,12 @@ def advices_of(found: Line | CaseFile) -> list[Advice]:
 
 
 def what_failed(harm: Harm) -> list[tuple[str, int]]:
-    """What failed, and how often: attempts by category, and the calls that were shed without one."""
+    """What failed, and how often: attempts by category, and the calls that a model's refusal kept away from it."""
     found = [(wording.advice(category).label, n) for category, n in harm.categories]
-    return [*found, ("Shed to keep within a limit", harm.health.shed)] if harm.health.shed else found
+    if harm.health.shed:
+        found.append(("Shed to keep within a limit", harm.health.shed))
+    kept = [(wording.advice(word).label.lower(), harm.rescues[word]) for word in REFUSALS if harm.rescues.get(word)]
+    return [*found, *((f"To the other model: {label}", n) for label, n in kept)]
 
 
 def before_during_after(case: CaseFile) -> tuple[tuple[str, Any], ...]:

@@ -17,9 +17,13 @@ VOTED: Final = frozenset({"quorum", "breaker_open"})
 """Causes of a move that say that hosts, or the only one there is, found a model failing; not what it failed with."""
 
 
-def worst(tries: Iterable[AttemptPoint]) -> str | None:
-    """The category most of the attempts failed with; `None` when none failed."""
-    counts: dict[str, int] = {}
+SHED_AS: Final = "rate_limited"
+"""What keeps calls away that are shed; many of them make no attempt that would tell."""
+
+
+def worst(tries: Iterable[AttemptPoint], shed: int = 0) -> str | None:
+    """What most failed with, attempts or the calls that were shed; `None` when nothing failed."""
+    counts: dict[str, int] = {SHED_AS: shed} if shed else {}
     for row in tries:
         if row.category not in ("ok", "cancelled"):
             counts[row.category] = counts.get(row.category, 0) + row.n

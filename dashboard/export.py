@@ -41,7 +41,7 @@ def markdown(case: CaseFile, face: Clockface) -> str:
     lines = [f"# {_title(case)}", "", "| | |", "|---|---|"]
     lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts(case, face)]
     if failed := what_failed(case.harm):
-        lines += ["", "## What failed", "", "| attempts, and calls shed | |", "|---|---:|"]
+        lines += ["", "## What failed", "", "| attempts, and calls kept away | |", "|---|---:|"]
         lines += [f"| {_cell(name)} | {count} |" for name, count in failed]
     if case.evidence is not None:
         lines += ["", "## What tripped it", "", _cell(sentence(case.evidence)), ""]

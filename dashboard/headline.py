@@ -12,7 +12,7 @@ from typing import Final
 from dashboard.availability import ANSWERED_WELL, Health, health
 from dashboard.breakers import Breaker, breaker
 from dashboard.causes import cause_of, worst
-from dashboard.reading import ROLES, SPARK_MINUTES, Live
+from dashboard.reading import ROLES, Live
 from dashboard.times import about, number, percent
 from dashboard.wording import Face, Tone
 from engine.core.agreement import Document, Override
@@ -23,6 +23,9 @@ PINNED: Final = Face("Pinned", "push_pin", Tone.WARN)
 DEGRADED: Final = Face("Degraded", "warning", Tone.WARN)
 QUIET: Final = Face("Quiet", "bedtime", Tone.MUTED)
 HEALTHY: Final = Face("Healthy", "verified", Tone.OK)
+
+AROUND_MINUTES: Final = 5
+"""How far around a move it is looked what the model failed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,10 @@ def _cause(live: Live) -> str | None:
     move = live.last_move
     if move is None or move.after != "secondary":
         return _failing_with(live)
-    return cause_of(move, live.tries, SPARK_MINUTES)
+    return cause_of(move, live.tries, AROUND_MINUTES)
 
 
 def _failing_with(live: Live) -> str | None:
-    return worst(row for row in live.tries if row.role == "primary")
+    """What callers suffer from now; what primary failed with before that, while its breaker keeps calls away."""
+    lately = worst(live.recent_tries("primary"), health(live.recent_traffic).shed)
+    return lately or worst(row for row in live.tries if row.role == "primary")

@@ -115,9 +115,9 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
                 link(address("alerts", silence=matcher), icon("notifications_paused"), "Silence it", cls="sg-link"),
             ),
         ),
-        tag("p", badge(wording.face(wording.ALERTS, one.state)), " ", tag("b", one.summary) if one.summary else None),
-        tag("p", alert_board.explain(one, face), cls="sg-below-pairs"),
-        tag("p", rule.expression.text, cls="sg-code"),
+        div("sg-mode", badge(wording.face(wording.ALERTS, one.state)), span("", alert_board.explain(one, face))),
+        tag("p", one.summary, cls="sg-evidence-lead sg-below") if one.summary else None,
+        div("sg-code", rule.expression.text),
         parts.pairs(
             [
                 ("For", compact(rule.hold / 1000) if rule.hold else "at once"),

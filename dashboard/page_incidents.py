@@ -141,7 +141,7 @@ def _window(case: CaseFile) -> dict[str, str]:
 
 def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
     incident, advices = case.incident, advices_of(case)
-    tone = Tone.BAD if incident.end_ms is None else Tone.MUTED
+    tone, hurt = Tone.BAD if incident.end_ms is None else Tone.MUTED, case.harm.hurt
     until = face.text(incident.end_ms) if incident.end_ms is not None else "now"
     three = [_stretch(name, health) for name, health in before_during_after(case)]
     return tag(
@@ -163,7 +163,7 @@ def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
                 face.at(incident.start_ms),
                 " – ",
                 until,
-                f" · {ENDINGS[incident.ending]} · {number(case.harm.hurt)} requests hurt, "
+                f" · {ENDINGS[incident.ending]} · {number(hurt)} request{'' if hurt == 1 else 's'} hurt, "
                 f"{number(case.harm.rescued)} rescued by the other model",
             ),
             *(parts.advice_line(advice) for advice in advices),
@@ -208,7 +208,7 @@ def _failed(case: CaseFile) -> Html | None:
         return None
     rows = [div("", tag("dt", name), tag("dd", number(n))) for name, n in found]
     return div(
-        "sg-card", parts.heading("What failed", note="attempts, and calls shed"), tag("dl", *rows, cls="sg-pairs")
+        "sg-card", parts.heading("What failed", note="attempts, and calls kept away"), tag("dl", *rows, cls="sg-pairs")
     )
 
 

@@ -109,7 +109,9 @@ def test_calls_that_went_over_without_an_attempt_name_what_kept_them_away(world:
     )
     fired(world, "SecondaryServing", START_MS + 500)
     fired(world, "SecondaryServing", START_MS + MINUTE, "resolved", "firing")
-    assert name(case(world)) == "Daily quota used up"
+    found = case(world)
+    assert name(found) == "Daily quota used up"
+    assert what_failed(found.harm) == [("To the other model: daily quota used up", 20)]
 
 
 def test_a_few_others_are_not_named(world: World) -> None:

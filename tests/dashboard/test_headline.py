@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from snapshots import CALM, CLOSED, MOVED, NOW, OPEN, instance, traffic, tries
+from snapshots import CALM, CLOSED, MINUTE, MOVED, NOW, OPEN, instance, traffic, tries
 
 from dashboard.headline import headline
 from dashboard.reading import Live
@@ -47,6 +47,20 @@ def test_many_errors_are_degraded_although_primary_is_active() -> None:
     )
     assert told.face.word == "Degraded"
     assert told.cause == "rate_limited"
+
+
+def test_what_was_shed_without_an_attempt_is_explained_by_the_limit_and_not_by_the_errors_of_every_day() -> None:
+    told = headline(
+        replace(CALM, traffic=(traffic(n=90), traffic(outcome="shed", n=30)), tries=(tries("primary", "timeout", 2),))
+    )
+    assert told.cause == "rate_limited"
+
+
+def test_an_outage_of_half_an_hour_ago_does_not_explain_what_fails_now() -> None:
+    old = replace(tries("primary", "server_error", 80), start_ms=NOW - 30 * MINUTE)
+    found = replace(CALM, traffic=(traffic(n=90), traffic(outcome="error", n=9)))
+    assert headline(replace(found, tries=(old, tries("primary", "timeout", 9)))).cause == "timeout"
+    assert headline(replace(found, tries=(old,))).cause == "server_error"
 
 
 def test_no_traffic_is_quiet_and_not_healthy() -> None:
