@@ -186,8 +186,10 @@ def _deliveries(connection: Connection, start_ms: int, end_ms: int) -> tuple[Hap
 
 
 def _about(delivery: Happening, incident: Incident) -> bool:
-    """Whether a delivery may be of this incident: something of it fired."""
-    return bool(incident.alerts) and delivery.ts_ms >= incident.start_ms
+    """Whether a delivery is of this incident: it tells of an alert in it, or may do so."""
+    rule = delivery.evidence.get("rule")
+    ours = delivery.manager in ("", incident.manager)
+    return bool(incident.alerts) and ours and (rule is None or rule in incident.alerts)
 
 
 def _line(incident: Incident, sums: SpanSums) -> Line:
@@ -217,7 +219,10 @@ def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
         least = 0 if incident.trips else NOTICED * harm.health.total
         cause = next((category for category, n in ranked if n >= least), incident.cause)
     enough = max(ALSO_LEAST, ALSO_SHARE * sum(weights.values()))
-    return cause, next((category for category, n in ranked if category != cause and n >= enough), None)
+    others = [(category, n) for category, n in ranked if category != cause]
+    if incident.trips and cause in REFUSALS:  # a breaker opened for something that is no refusal, however few it were
+        return cause, next((category for category, _ in others if category not in REFUSALS), None)
+    return cause, next((category for category, n in others if n >= enough), None)
 
 
 _VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}

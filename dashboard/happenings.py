@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from engine.queries import Event, EventKind
+
+_GROUP_LABEL = re.compile(r'(\w+)="([^"]*)"')
+"""A label in the identity of a notification's group, `{}:{alertname="X", manager="chat"}`."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -20,7 +24,7 @@ class Happening:
         ts_ms: When.
         kind: Which table it is from.
         id: Of its row.
-        manager: Whose, empty for deliveries.
+        manager: Whose, empty for the store's and for notifications that do not say.
         what: The kind's own word: a cause, a state, an action.
         role: The model it is about.
         before: State or role before.
@@ -110,8 +114,10 @@ def happening(event: Event) -> Happening:
             {"value": row["value"], "labels": row["labels"], "fingerprint": row["fingerprint"]},
         )
     failed = row["error"] is not None or (row["status_code"] or 0) >= 300
+    group = dict(_GROUP_LABEL.findall(row["group"] or ""))
     return Happening(
-        *head,
+        *head[:-1],
+        group.get("manager", ""),
         "failed" if failed else "delivered",
         None,
         None,
@@ -119,7 +125,7 @@ def happening(event: Event) -> Happening:
         None,
         row["receiver"] or "",
         row["error"] or "",
-        {key: row[key] for key in ("status_code", "duration_ms", "n", "outbox_id")},
+        {key: row[key] for key in ("status_code", "duration_ms", "n", "outbox_id")} | {"rule": group.get("alertname")},
     )
 
 

@@ -56,11 +56,12 @@ def alert_rules() -> None:
     if picked is not None:  # above the list, because whoever comes by a notification's link came for it
         parts.show(_detail(picked, history, face))
     _board(rows, face, evaluated)
-    with st.container(key="card-preview"):
-        preview_card(rules.rules, manager, face)
-    left, right = st.columns(2)
-    with left, st.container(key="card-silences"):
-        _silences(silences, face)
+    left, right = st.columns([5, 4])
+    with left:
+        with st.container(key="card-preview"):
+            preview_card(rules.rules, manager, face)
+        with st.container(key="card-silences"):
+            _silences(silences, face)
     with right:
         parts.show(div("sg-card", parts.heading("History", note="30 days"), _history(history, face)))
 
@@ -117,7 +118,7 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
         ),
         div("sg-mode", badge(wording.face(wording.ALERTS, one.state)), span("", alert_board.explain(one, face))),
         tag("p", one.summary, cls="sg-evidence-lead sg-below") if one.summary else None,
-        div("sg-code", rule.expression.text),
+        div("sg-code sg-below", rule.expression.text),
         parts.pairs(
             [
                 ("For", compact(rule.hold / 1000) if rule.hold else "at once"),

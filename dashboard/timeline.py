@@ -23,7 +23,7 @@ ICONS: Final[Mapping[EventKind, str]] = {
 }
 
 RATES: Final = frozenset({"failure_rate", "slow_rate", "threshold", "quorum", "share"})
-HIDDEN: Final = frozenset({"request_ids", "votes", "labels", "fingerprint", "outbox_id"})
+HIDDEN: Final = frozenset({"request_ids", "votes", "labels", "fingerprint", "outbox_id", "rule"})
 NAMES: Final[Mapping[str, str]] = {
     "samples": "Calls in the window",
     "failures": "Failed",
@@ -65,8 +65,9 @@ def sentence(one: Happening) -> str:
     if one.kind is EventKind.ALERT:
         return _alert(one)
     code = one.evidence.get("status_code")
+    about_what = f"about {one.evidence['rule']} " if one.evidence.get("rule") else ""
     return (
-        f"Notification to {one.who} {one.what}"
+        f"Notification {about_what}to {one.who} {one.what}"
         + (f" ({code})" if code and str(code) not in (one.reason or "") else "")
         + (f": {one.reason}" if one.reason else "")
     )

@@ -100,7 +100,7 @@ _SOURCES: Mapping[EventKind, str] = {
     EventKind.DELIVERY: """
         SELECT id, ts_ms, manager, detail FROM (
             SELECT d.outbox_id || ':' || d.n AS id, d.ts_ms AS ts_ms, '' AS manager, json_object(
-                'outbox_id', d.outbox_id, 'n', d.n, 'receiver', o.receiver, 'state', o.state,
+                'outbox_id', d.outbox_id, 'n', d.n, 'receiver', o.receiver, 'state', o.state, 'group', o.ordering_key,
                 'status_code', d.status_code, 'error', d.error, 'duration_ms', d.duration_ms) AS detail
             FROM deliveries AS d LEFT JOIN outbox AS o ON o.id = d.outbox_id) WHERE true""",
 }

@@ -634,14 +634,15 @@ class Day:
             )
             code, error = (200, None) if outcome == "delivered" else (500, "500 Internal Server Error")
             connection.execute(
-                "INSERT INTO outbox (id, created_ms, receiver, kind, body, state, attempts, "
+                "INSERT INTO outbox (id, created_ms, receiver, kind, ordering_key, body, state, attempts, "
                 "next_attempt_ms, delivered_ms,"
-                " last_status, last_error) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                " last_status, last_error) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     outbox_id,
                     ts_ms,
                     receiver,
                     kind,
+                    f'{{}}:{{alertname="{rule}", manager="{MANAGER}"}}',
                     body,
                     outcome,
                     attempts,

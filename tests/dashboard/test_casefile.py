@@ -10,9 +10,11 @@ import pytest
 from dashboard import wording
 from dashboard.casefile import CaseFile, advices_of, read_case, read_incidents, what_failed
 from dashboard.export import markdown
+from dashboard.timeline import sentence
 from dashboard.times import Clockface
 from engine.core.events import FailoverRecord, Record, Scope
 from engine.ids import new_id
+from engine.queries import EventKind
 from tests.alerts.world import START_MS, World, breaker, move, open_recorder, request
 
 MINUTE = 60_000
@@ -114,6 +116,11 @@ def test_calls_that_went_over_without_an_attempt_name_what_kept_them_away(world:
     assert what_failed(found.harm) == [("To the other model: daily quota used up", 20)]
 
 
+def test_what_opened_a_breaker_is_named_beside_a_storm_however_few_it_were(world: World) -> None:
+    world.record(*outage(6), *storm(80))
+    assert name(case(world)) == "Rate limited (429) and provider errors (5xx)"
+
+
 def test_a_few_others_are_not_named(world: World) -> None:
     world.record(*outage(40), *storm(5))
     assert name(case(world)) == "Provider errors (5xx)"
@@ -141,3 +148,21 @@ def test_alerts_are_told_once_in_the_order_of_their_first_firing(world: World) -
     found = case(world)
     assert [(one.who, one.reason) for one in found.alerts] == [("B", "it is B"), ("A", "it is A")]
     assert found.alerts[0].ts_ms == START_MS + round(0.2 * MINUTE)
+
+
+def test_notifications_of_other_alerts_are_not_told_in_it(world: World) -> None:
+    world.record(*outage(40))
+    fired(world, "Mine", START_MS + 700)
+    fired(world, "Mine", START_MS + MINUTE, "resolved", "firing")
+    for n, labels in enumerate(
+        ('alertname="Mine", manager="chat"', 'alertname="Mine", manager="other"', 'alertname="Watchdog"')
+    ):
+        group = f"{{}}:{{{labels}}}"
+        world.execute(
+            "INSERT INTO outbox (id, created_ms, receiver, kind, ordering_key, dedupe_key, body, state,"
+            " next_attempt_ms) VALUES (?, ?, 'ops', 'webhook', ?, ?, '{}', 'delivered', 0)",
+            [f"o{n}", START_MS, group, f"o{n}"],
+        )
+        world.execute("INSERT INTO deliveries VALUES (?, 1, ?, 204, NULL, 5.0)", [f"o{n}", START_MS + 800 + n])
+    told = [sentence(one) for one in case(world).timeline if one.kind is EventKind.DELIVERY]
+    assert told == ["Notification about Mine to ops delivered (204)"]
