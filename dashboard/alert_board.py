@@ -86,12 +86,21 @@ def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
 
 def shown(rule: Rule, value: float | None) -> str:
     """The number an alert has looked at, in the unit of what it is of."""
-    name = rule.expression.shown.name if rule.expression.shown else ""
-    if value is None or name in SHARES:
+    name = _looked_at(rule)
+    if value is None or is_share(rule):
         return percent(value)
     if name in SECONDS:
         return describe(round(value, 1 if value < 10 else 0))
     return dollars(value) if name == "cost_usd" else number(value)
+
+
+def is_share(rule: Rule) -> bool:
+    """Whether the number of a rule is a share, 0..1."""
+    return _looked_at(rule) in SHARES
+
+
+def _looked_at(rule: Rule) -> str:
+    return rule.expression.shown.name if rule.expression.shown else ""
 
 
 def summary(state: AlertRow | None) -> str:

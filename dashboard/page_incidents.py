@@ -79,7 +79,7 @@ def _row(line: Line, face: Clockface) -> list[Html | str]:
         link(href, face.at(incident.start_ms), cls="sg-link"),
         span("sg-num", lasted),
         link(href, tag("b", wording.named(advices))),
-        join(*(parts.owner(one) for one in dict.fromkeys(advice.owner for advice in advices))),
+        div("sg-owners", *(parts.owner(one) for one in dict.fromkeys(advice.owner for advice in advices))),
         parts.badge(ending_face(line)),
         span("sg-num" + (" sg-text-bad" if line.harm.hurt else ""), number(line.harm.hurt)),
         span("sg-num", number(line.harm.rescued)),

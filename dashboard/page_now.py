@@ -66,7 +66,6 @@ def picture(manager: str) -> None:
 
 def _day(past: Past, face: Clockface) -> Html:
     span_ms = past.to_ms - past.from_ms
-    ticks = [((at - past.from_ms) / span_ms, face.local(at).strftime("%H:%M")) for at in _round_hours(past, face)]
     marks = [
         (
             (move.ts_ms - past.from_ms) / span_ms,
@@ -79,7 +78,7 @@ def _day(past: Past, face: Clockface) -> Html:
     return div(
         "sg-card",
         parts.heading("Last 24 hours", more=parts.more(address("incidents"), "Incidents")),
-        parts.ribbon(ribbon(past, face.text), ticks, marks),
+        parts.ribbon(ribbon(past, face.text), face.ticks(past.from_ms, past.to_ms), marks),
         _legend(),
     )
 
@@ -87,12 +86,6 @@ def _day(past: Past, face: Clockface) -> Html:
 def _move_words(move: Happening, past: Past, face: Clockface) -> str:
     cause = wording.advice(cause_of(move, past.failures, past.bin_minutes))
     return f"{cause.label}: {move.before} → {move.after}, {face.text(move.ts_ms)}"
-
-
-def _round_hours(past: Past, face: Clockface) -> list[int]:
-    hour = 3_600_000
-    first = past.from_ms // hour * hour + hour
-    return [at for at in range(first, past.to_ms, hour) if face.local(at).hour % 3 == 0]
 
 
 def _legend() -> Html:

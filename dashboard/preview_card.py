@@ -14,7 +14,7 @@ from alerts.preview import NoPreview, Preview, draft, falls
 from alerts.promql import NoTwin, twin_of
 from alerts.rules import Rule
 from alerts.syntax import SyntaxProblem
-from dashboard import charts, parts, shared
+from dashboard import alert_board, charts, parts, shared
 from dashboard.frame import address, theme
 from dashboard.markup import Html, div, icon, link, span, tag
 from dashboard.ribbon import Lane, Segment
@@ -100,20 +100,22 @@ def _mistake(message: str, text: str = "", at: int = 0) -> Html:
 def _result(found: Preview, rule: Rule, face: Clockface) -> None:
     parts.show(
         tag("p", tag("b", found.sentence), cls="sg-below-pairs"),
-        parts.ribbon([Lane("Alert", tuple(_segments(found, face)))], _ticks(found, face)),
+        parts.ribbon([Lane("Alert", tuple(_segments(found, face)))], face.ticks(found.from_ms, found.to_ms)),
         _legend(),
     )
     points = list(_points(found, worst=min if falls(rule.expression.text) else max))
     if points:
-        series = charts.Series("value", "accent", points)
-        charts.show(charts.lines(face, theme(), [series]), "preview-values", f"The value over time. {found.sentence}")
+        scale, unit = (100, " %") if alert_board.is_share(rule) else (1, "")
+        series = charts.Series(f"value{unit and f',{unit}'}", "accent", [(at, scale * value) for at, value in points])
+        drawn = charts.lines(face, theme(), [series], unit=unit)
+        charts.show(drawn, "preview-values", f"The value over time. {found.sentence}")
     rows = [
         link(
             address("incidents", at=one.start_ms),
             span("sg-row-time", face.at(one.start_ms)),
             span("sg-row-main", f"for {describe(((one.end_ms or found.to_ms) - one.start_ms) / 1000)}"),
             span("sg-note", "would still fire" if one.end_ms is None else ""),
-            span("sg-note", "" if one.peak is None else f"at worst {one.peak:.4g}"),
+            span("sg-note", "" if one.peak is None else f"at worst {alert_board.shown(rule, one.peak)}"),
             cls="sg-row",
         )
         for one in found.firings[: -SHOWN - 1 : -1]
@@ -135,12 +137,6 @@ def _segments(found: Preview, face: Clockface) -> Iterator[Segment]:
         title = f"{state if kind != 'none' else 'quiet'}: {face.text(at)} – {face.text(last)}"
         yield Segment((at - found.from_ms) / whole, (last - at) / whole, kind, title, at, last)
         at = last
-
-
-def _ticks(found: Preview, face: Clockface) -> list[tuple[float, str]]:
-    whole = max(1, found.to_ms - found.from_ms)
-    places = [found.from_ms + whole * n // 4 for n in range(1, 4)]
-    return [((at - found.from_ms) / whole, face.local(at).strftime("%d %b %H:%M").lstrip("0")) for at in places]
 
 
 def _legend() -> Html:

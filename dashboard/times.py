@@ -10,7 +10,10 @@ from dashboard.markup import Html, tag
 from engine.durations import describe
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
+TICKS_H = (1, 3, 6, 12, 24, 48, 120, 240)
+MOST_TICKS = 8
 LONGEST_NUMBER = 14
 """Digits; milliseconds until the year 5138, which every clock and every database can tell."""
 
@@ -64,6 +67,18 @@ class Clockface:
     def until(self, ms: int) -> str:
         """How long until: `12 s`."""
         return about(max(0.0, (ms - self.now_ms) / 1000))
+
+    def ticks(self, from_ms: int, to_ms: int) -> list[tuple[float, str]]:
+        """Round hours or days of a stretch of time for an axis: each as a share of its width, and in words."""
+        step = next((hours for hours in TICKS_H if to_ms - from_ms <= MOST_TICKS * hours * HOUR_MS), TICKS_H[-1])
+        first = from_ms // MINUTE_MS * MINUTE_MS + (60 - self.local(from_ms).minute) % 60 * MINUTE_MS
+        found = []
+        for at in range(first, to_ms, HOUR_MS):
+            moment = self.local(at)
+            if moment.hour % min(step, 24) == 0 and moment.toordinal() % max(1, step // 24) == 0 and at >= from_ms:
+                text = moment.strftime("%H:%M") if step < 24 else moment.strftime("%d %b").lstrip("0")
+                found.append(((at - from_ms) / (to_ms - from_ms), text))
+        return found
 
 
 def about(seconds: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from dashboard.times import Clockface, about, dollars, milliseconds, number, percent
+from dashboard.times import HOUR_MS, Clockface, about, dollars, milliseconds, number, percent
 
 NOON = 1_790_000_000_000
 
@@ -37,3 +39,17 @@ def test_numbers_are_short() -> None:
     assert milliseconds(840) == "840 ms"
     assert milliseconds(1420) == "1.42 s"
     assert dollars(0.0042) == "$0.0042"
+
+
+def test_ticks_are_round_in_the_viewers_zone_however_long_the_stretch() -> None:
+    noon = round(datetime(2026, 9, 21, 12, tzinfo=UTC).timestamp() * 1000)
+    face = Clockface(noon, "Asia/Kolkata")  # half an hour beside UTC
+    day = face.ticks(noon - 24 * HOUR_MS, noon)
+    assert [text for _, text in day] == ["18:00", "21:00", "00:00", "03:00", "06:00", "09:00", "12:00", "15:00"]
+    assert day[0][0] == pytest.approx(0.5 / 24)
+    week = face.ticks(noon - 7 * 24 * HOUR_MS, noon)
+    assert len(week) == 7
+    assert all(text.split()[1].isalpha() for _, text in week)
+    month = face.ticks(noon - 30 * 24 * HOUR_MS, noon)
+    assert 5 <= len(month) <= 8
+    assert all(0 <= place < 1 for place, _ in [*day, *week, *month])
