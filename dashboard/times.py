@@ -70,7 +70,7 @@ class Clockface:
 
     def ticks(self, from_ms: int, to_ms: int) -> list[tuple[float, str]]:
         """Round hours or days of a stretch of time for an axis: each as a share of its width, and in words."""
-        step = next((hours for hours in TICKS_H if to_ms - from_ms <= MOST_TICKS * hours * HOUR_MS), TICKS_H[-1])
+        step = next((hours for hours in TICKS_H if to_ms - from_ms < (MOST_TICKS + 1) * hours * HOUR_MS), TICKS_H[-1])
         first = from_ms // MINUTE_MS * MINUTE_MS + (60 - self.local(from_ms).minute) % 60 * MINUTE_MS
         found = []
         for at in range(first, to_ms, HOUR_MS):

@@ -70,6 +70,24 @@ url_env = "SLACK_WEBHOOK"
 """
 
 
+SAYS = {
+    "SecondaryActiveTooLong": f"{MANAGER} has run on its secondary for 15 min",
+    "RateLimited": f"{MANAGER} runs into its provider's rate limit",
+    "SecondaryServing": f"100 % of {MANAGER}'s answers come from its secondary, although primary is active",
+    "Watchdog": "rules are evaluated and notifications are sent",
+}
+
+
+def said(rule: str) -> str:
+    """The annotations of an alert, as the evaluator writes them."""
+    return json.dumps({"summary": SAYS[rule]})
+
+
+def remembered(rule: str) -> str:
+    """What is remembered of an alert, as far as a page reads it."""
+    return json.dumps({"annotations": {"summary": SAYS[rule]}})
+
+
 class Moment(StrEnum):
     """When the page is looked at."""
 
@@ -573,18 +591,18 @@ class Day:
             rows.append((o.moved + 15 * MINUTE, rule, severity, "pending", "firing", None))
         storm = self.storm[0]
         rows += [
-            (storm + 2 * MINUTE, "RateLimited", "warning", "inactive", "pending", 0.21),
-            (storm + 7 * MINUTE, "RateLimited", "warning", "pending", "firing", 0.33),
-            (storm + 24 * MINUTE, "RateLimited", "warning", "firing", "resolved", 0.02),
+            (storm + 2 * MINUTE, "RateLimited", "warning", "inactive", "pending", 12.0),
+            (storm + 7 * MINUTE, "RateLimited", "warning", "pending", "firing", 31.0),
+            (storm + 24 * MINUTE, "RateLimited", "warning", "firing", "resolved", 2.0),
         ]
         for ts_ms, rule, severity, before, after, value in sorted(rows):
             self.at = ts_ms
             labels = json.dumps({"alertname": rule, "manager": MANAGER, "severity": severity})
             connection.execute(
                 "INSERT INTO alert_transitions (id, ts_ms, rule, fingerprint, manager, labels, "
-                "from_state, to_state, value)"
-                " VALUES (?,?,?,?,?,?,?,?,?)",
-                [self.new_id(), ts_ms, rule, f"{rule}-{MANAGER}", MANAGER, labels, before, after, value],
+                "from_state, to_state, value, annotations)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [self.new_id(), ts_ms, rule, f"{rule}-{MANAGER}", MANAGER, labels, before, after, value, said(rule)],
             )
             if after in ("firing", "resolved"):
                 self._notify(connection, ts_ms, rule, severity, after)
@@ -595,7 +613,7 @@ class Day:
             labels = json.dumps({"alertname": rule, "manager": MANAGER, "severity": severity})
             connection.execute(
                 "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
-                [f"{rule}-{MANAGER}", rule, MANAGER, severity, labels, state, None, since, "{}"],
+                [f"{rule}-{MANAGER}", rule, MANAGER, severity, labels, state, None, since, remembered(rule)],
             )
         self._standing(connection, "Watchdog", None, "none", "firing", self.now - 30 * HOUR)
         if self.moment is Moment.DURING:
@@ -620,7 +638,7 @@ class Day:
         labels = {"alertname": rule, "severity": severity} | ({"manager": manager} if manager else {})
         connection.execute(
             "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
-            [f"{rule}-{manager}", rule, manager, severity, json.dumps(labels), state, 1.0, since, "{}"],
+            [f"{rule}-{manager}", rule, manager, severity, json.dumps(labels), state, 1.0, since, remembered(rule)],
         )
 
     def _notify(self, connection: Connection, ts_ms: int, rule: str, severity: str, state: str) -> None:
