@@ -66,6 +66,25 @@ class LevelTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """One side of a `||` at the top of an expression, or all of one without.
+
+    Attributes:
+        shown: What the number for people is of while this side holds; `None`: it has none.
+    """
+
+    _program: Any
+    shown: Query | None
+
+    def holds(self, context: cel.Context) -> bool:
+        """Whether it is true by itself; without a value it is not."""
+        try:
+            return self._program.execute(context) is True
+        except (TypeError, ValueError, RuntimeError):
+            return False
+
+
+@dataclass(frozen=True, slots=True)
 class Expression:
     """A checked and compiled expression.
 
@@ -73,14 +92,14 @@ class Expression:
         text: As it was written.
         queries: Everything it asks.
         level: What makes its start a recorded fact, if it is one comparison of a recorded state.
-        shown: What the number for people is of; `None`: it has none.
+        alternatives: What it consists of, each with a number for people.
     """
 
     text: str
     queries: frozenset[Query]
     level: LevelTest | None
+    alternatives: tuple[Alternative, ...]
     _program: Any
-    shown: Query | None
     _divides: bool
 
     def run(self, ask: Ask) -> tuple[bool, float | None]:
@@ -90,7 +109,7 @@ class Expression:
             ask: Answers queries; `None` for no value.
 
         Returns:
-            Whether it holds, and the first number it looked at, for people.
+            Whether it holds, and a number for people: the first that was looked at by what makes it hold.
 
         Raises:
             NoValue: It cannot be decided for lack of data.
@@ -98,8 +117,9 @@ class Expression:
         """
         answers = {query: ask(query) for query in self.queries}
         missing = any(value is None for value in answers.values())
+        context = _context(answers)
         try:
-            result = self._program.execute(_context(answers))
+            result = self._program.execute(context)
         except (TypeError, ValueError, RuntimeError) as error:
             # Types were checked, so what CEL still finds no overload for is the order of 0 / 0, which is no number.
             if missing or (self._divides and isinstance(error, TypeError)):
@@ -109,8 +129,11 @@ class Expression:
         if not isinstance(result, bool):
             msg = f"the result is {result!r}, not true or false"
             raise EvaluationError(msg)
-        shown = answers.get(self.shown) if self.shown else None
-        return result, None if isinstance(shown, str | bool) else shown
+        reason = self.alternatives[0]
+        if result and len(self.alternatives) > 1:
+            reason = next((one for one in self.alternatives if one.holds(context)), reason)
+        number = answers.get(reason.shown) if reason.shown else None
+        return result, None if isinstance(number, str | bool) else number
 
 
 def _context(answers: dict[Query, Value]) -> cel.Context:
@@ -167,18 +190,40 @@ def compile_expression(text: str, scope: Scope = Scope.MANAGER) -> Expression:
     if kind is not Kind.TRUTH:
         msg = f"gives a {kind}, and a rule needs a condition: compare it, such as {text.strip()[:40]} > 0.05"
         raise SyntaxProblem(msg, tree.at)
+    program = _compiled(text)
+    divides = any(isinstance(part, Binary) and part.sign == "/" for part in walk(tree))
+    sides = _sides(text, tree)
     try:
-        program = cel.compile(with_doubles(text))
+        programs = [_compiled(side) for side, _ in sides] if len(sides) > 1 else [program]
+    except SyntaxProblem:  # all of it stands in parentheses
+        sides, programs = [(text, tree)], [program]
+    alternatives = [Alternative(one, _number(node, scope)) for one, (_, node) in zip(programs, sides, strict=True)]
+    return Expression(text, frozenset(checker.queries), _level_test(tree), tuple(alternatives), program, divides)
+
+
+def _compiled(text: str) -> Any:
+    try:
+        return cel.compile(with_doubles(text))
     except ValueError as error:
         raise SyntaxProblem(" ".join(str(error).split())[:200], 0) from error
-    queries = checker.queries
-    shown = next((query for query in queries if _is_number(query)), None)
-    divides = any(isinstance(part, Binary) and part.sign == "/" for part in walk(tree))
-    return Expression(text, frozenset(queries), _level_test(tree), program, shown, divides)
 
 
-def _is_number(query: Query) -> bool:
-    return query.is_window or LEVELS[query.name].kind is Kind.NUMBER
+def _sides(text: str, tree: Node) -> list[tuple[str, Node]]:
+    """The sides of the `||` at the top, in their order."""
+    found = []
+    end = len(text)
+    while isinstance(tree, Binary) and tree.sign == "||":
+        found.append((text[tree.at + 2 : end], tree.right))
+        end, tree = tree.at, tree.left
+    return [(text[:end], tree), *reversed(found)]
+
+
+def _number(tree: Node, scope: Scope) -> Query | None:
+    """The first number that is asked for."""
+    checker = _Checker(scope)
+    checker.kind(tree)
+    numbers = (query for query in checker.queries if query.is_window or LEVELS[query.name].kind is Kind.NUMBER)
+    return next(numbers, None)
 
 
 def _level_test(tree: Node) -> LevelTest | None:

@@ -100,7 +100,9 @@ def is_share(rule: Rule) -> bool:
 
 
 def _looked_at(rule: Rule) -> str:
-    return rule.expression.shown.name if rule.expression.shown else ""
+    """The name that its number is of; empty where that differs, for then the number has no one unit."""
+    names = {one.shown.name if one.shown else "" for one in rule.expression.alternatives}
+    return names.pop() if len(names) == 1 else ""
 
 
 def summary(state: AlertRow | None) -> str:

@@ -90,6 +90,25 @@ def run(text: str, **values: float | str | bool | None) -> bool:
     return compile_expression(text).run(lambda query: values.get(query.name))[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ('rate_limited("5m") >= 10', 0.0),
+        ('rate_limited("5m") >= 10 || shed("5m") >= 5', 7.0),
+        ('(rate_limited("5m") >= 10 || shed("5m") >= 5)', 0.0),
+        ('rate_limited("5m") >= 10 || (shed("5m") >= 50 || errors("5m") > 2)', 7.0),
+        ('active_model == "secondary" || shed("5m") >= 5', None),
+        ('p95("5m") > 1 || shed("5m") >= 5', 7.0),
+        ('rate_limited("5m") >= 10 && shed("5m") >= 5 || requests("5m") > 40 && errors("5m") > 2', 50.0),
+        ('rate_limited("5m") >= 10 || shed("5m") >= 50', 0.0),
+    ],
+)
+def test_the_number_for_people_is_of_what_makes_it_hold(text: str, number: float | None) -> None:
+    values: dict[str, float | str | None] = {"rate_limited": 0.0, "shed": 7.0, "errors": 3.0, "requests": 50.0}
+    values |= {"active_model": "secondary", "p95": None}
+    assert compile_expression(text).run(lambda query: values.get(query.name))[1] == number
+
+
 def test_whole_numbers_and_doubles_mix() -> None:
     assert run('failovers("10m") > 3', failovers=4.0)
     assert run('failovers("10m") * 2 >= 7.5', failovers=4.0)
