@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -51,82 +51,92 @@ class Happening:
 
 def happening(event: Event) -> Happening:
     """One event in the flat shape."""
-    row = event.detail
-    head = (event.ts_ms, event.kind, event.id, event.manager)
-    if event.kind in (EventKind.FAILOVER, EventKind.REQUEST_FAILOVER):
-        return Happening(
-            *head,
-            row["cause"],
-            row["to_role"],
-            row["from_role"],
-            row["to_role"],
-            row["epoch"],
-            row["instance"],
-            "",
-            row["evidence"] or NOTHING,
-        )
-    if event.kind is EventKind.BREAKER:
-        return Happening(
-            *head,
-            row["to_state"],
-            row["role"],
-            row["from_state"],
-            row["to_state"],
-            None,
-            row["instance"],
-            row["reason"],
-            row["evidence"] or NOTHING,
-        )
-    if event.kind is EventKind.OVERRIDE:
-        return Happening(
-            *head,
-            row["action"],
-            row["role"],
-            None,
-            row["role"],
-            row["epoch"],
-            row["actor"],
-            row["reason"],
-            {"strict": bool(row["strict"]), "expires_ms": row["expires_ms"]},
-        )
-    if event.kind is EventKind.AGREEMENT:
-        return Happening(
-            *head,
-            row["cause"],
-            row["active"],
-            None,
-            row["active"],
-            row["epoch"],
-            row["instance"],
-            "",
-            {"share": row["share"], "stage": row["stage"], "ramp_aborted": bool(row["ramp_aborted"])},
-        )
-    if event.kind is EventKind.ALERT:
-        return Happening(
-            *head,
-            row["to_state"],
-            None,
-            row["from_state"],
-            row["to_state"],
-            None,
-            row["rule"],
-            str((row["annotations"] or NOTHING).get("summary", "")),
-            {"value": row["value"], "labels": row["labels"], "fingerprint": row["fingerprint"]},
-        )
+    return Happening(event.ts_ms, event.kind, event.id, **{"manager": event.manager} | _TOLD[event.kind](event.detail))
+
+
+def _of_move(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "what": row["cause"],
+        "role": row["to_role"],
+        "before": row["from_role"],
+        "after": row["to_role"],
+        "epoch": row["epoch"],
+        "who": row["instance"],
+        "evidence": row["evidence"] or NOTHING,
+    }
+
+
+def _of_breaker(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "what": row["to_state"],
+        "role": row["role"],
+        "before": row["from_state"],
+        "after": row["to_state"],
+        "who": row["instance"],
+        "reason": row["reason"],
+        "evidence": row["evidence"] or NOTHING,
+    }
+
+
+def _of_override(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "what": row["action"],
+        "role": row["role"],
+        "after": row["role"],
+        "epoch": row["epoch"],
+        "who": row["actor"],
+        "reason": row["reason"],
+        "evidence": {"strict": bool(row["strict"]), "expires_ms": row["expires_ms"]},
+    }
+
+
+def _of_agreement(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "what": row["cause"],
+        "role": row["active"],
+        "after": row["active"],
+        "epoch": row["epoch"],
+        "who": row["instance"],
+        "evidence": {"share": row["share"], "stage": row["stage"], "ramp_aborted": bool(row["ramp_aborted"])},
+    }
+
+
+def _of_alert(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "what": row["to_state"],
+        "before": row["from_state"],
+        "after": row["to_state"],
+        "who": row["rule"],
+        "reason": str((row["annotations"] or NOTHING).get("summary", "")),
+        "evidence": {"value": row["value"], "labels": row["labels"], "fingerprint": row["fingerprint"]},
+    }
+
+
+def _of_delivery(row: Mapping[str, Any]) -> dict[str, Any]:
     failed = row["error"] is not None or (row["status_code"] or 0) >= 300
     group = dict(_GROUP_LABEL.findall(row["group"] or ""))
-    return Happening(
-        *head[:-1],
-        group.get("manager", ""),
-        "failed" if failed else "delivered",
-        None,
-        None,
-        row["state"],
-        None,
-        row["receiver"] or "",
-        row["error"] or "",
-        {key: row[key] for key in ("status_code", "duration_ms", "n", "outbox_id")} | {"rule": group.get("alertname")},
-    )
+    attempt = {key: row[key] for key in ("status_code", "duration_ms", "n", "outbox_id")}
+    return {
+        "manager": group.get("manager", ""),
+        "what": "failed" if failed else "delivered",
+        "after": row["state"],
+        "who": row["receiver"] or "",
+        "reason": row["error"] or "",
+        "evidence": attempt | {"rule": group.get("alertname")},
+    }
+
+
+_TOLD: Mapping[EventKind, Callable[[Mapping[str, Any]], dict[str, Any]]] = MappingProxyType(
+    {
+        EventKind.FAILOVER: _of_move,
+        EventKind.REQUEST_FAILOVER: _of_move,
+        EventKind.BREAKER: _of_breaker,
+        EventKind.OVERRIDE: _of_override,
+        EventKind.AGREEMENT: _of_agreement,
+        EventKind.ALERT: _of_alert,
+        EventKind.DELIVERY: _of_delivery,
+    }
+)
 
 
 def happenings(events: Iterable[Event]) -> tuple[Happening, ...]:

@@ -91,37 +91,10 @@ def big_figure(label: str, value: str, note: str = "", *, href: str | None = Non
 
 def model_card(card: ModelCard, *, requests_href: str, breaker_href: str) -> Html:
     """One model: role, breaker, traffic, figures, probes and what is left before it serves."""
-    state = span("sg-badge sg-active", icon("bolt"), "Active") if card.active else span("sg-badge sg-muted", "Standby")
-    wait = (
-        f"next probe in {card.breaker.retry_in:.0f} s"
-        if card.breaker.retry_in
-        else "probe due"
-        if card.breaker.probe_due
-        else ""
-    )
     return tag(
         "article",
-        div(
-            "sg-model-top",
-            div("sg-model-name", role_tag(card.role), tag("h2", card.model)),
-            div(
-                "sg-model-state",
-                state,
-                link(
-                    breaker_href,
-                    badge(
-                        replace(card.breaker.face, word=f"Breaker {card.breaker.face.word.lower()}"),
-                        title=card.breaker.detail,
-                    ),
-                    cls="sg-plain",
-                ),
-            ),
-        ),
-        div(
-            "sg-model-why",
-            card.refused or card.breaker.detail or "no calls yet",
-            span("sg-countdown", " · ", wait) if wait else None,
-        ),
+        _model_top(card, breaker_href),
+        _model_why(card),
         div(
             "sg-model-traffic",
             div(
@@ -138,6 +111,29 @@ def model_card(card: ModelCard, *, requests_href: str, breaker_href: str) -> Htm
         _spare(*card.spare) if card.spare[0] else None,
         cls=f"sg-card sg-model sg-model-{card.role}{' sg-model-active' if card.active else ''}",
         aria_label=f"{card.role} model",
+    )
+
+
+def _model_top(card: ModelCard, breaker_href: str) -> Html:
+    state = span("sg-badge sg-active", icon("bolt"), "Active") if card.active else span("sg-badge sg-muted", "Standby")
+    breaker = badge(
+        replace(card.breaker.face, word=f"Breaker {card.breaker.face.word.lower()}"), title=card.breaker.detail
+    )
+    return div(
+        "sg-model-top",
+        div("sg-model-name", role_tag(card.role), tag("h2", card.model)),
+        div("sg-model-state", state, link(breaker_href, breaker, cls="sg-plain")),
+    )
+
+
+def _model_why(card: ModelCard) -> Html:
+    wait = "probe due" if card.breaker.probe_due else ""
+    if card.breaker.retry_in:
+        wait = f"next probe in {card.breaker.retry_in:.0f} s"
+    return div(
+        "sg-model-why",
+        card.refused or card.breaker.detail or "no calls yet",
+        span("sg-countdown", " · ", wait) if wait else None,
     )
 
 

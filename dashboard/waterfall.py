@@ -84,60 +84,56 @@ def story(found: RequestDetail) -> str:
 
 def waterfall(found: RequestDetail) -> Html:
     """The attempts as bars."""
-    rows = []
-    for one in steps(found):
-        advice = wording.advice(one.category)
-        good = one.category == "ok"
-        tone = (
-            Tone.OK
-            if good
-            else Tone.MUTED
-            if one.category == "cancelled"
-            else Tone.BAD
-            if advice.tone is Tone.BAD
-            else Tone.WARN
-        )
-        label = f"Attempt {one.n} on {one.role}: {advice.label}, {milliseconds(one.duration_ms)}"
-        rows.append(
-            div(
-                "sg-wf-row",
-                div(
-                    "sg-wf-head",
-                    role_tag(one.role, text=f"{one.n}. {one.role.capitalize()}"),
-                    span("sg-mono sg-note", one.model),
-                    span(f"sg-badge sg-{tone}", advice.label + (f" {one.status}" if one.status and not good else "")),
-                ),
-                div(
-                    "sg-wf-track",
-                    tag(
-                        "i",
-                        cls="sg-wf-wait",
-                        style=f"left:{100 * one.wait_start:.2f}%;width:{100 * one.wait_width:.2f}%",
-                        title=f"waited {milliseconds(one.waited_ms)}",
-                    )
-                    if one.waited_ms
-                    else None,
-                    tag(
-                        "i",
-                        cls=f"sg-wf-bar sg-fill-{one.role if good else 'bad'}",
-                        style=f"left:{100 * one.start:.2f}%;width:{max(100 * one.width, 0.6):.2f}%",
-                    ),
-                    role="img",
-                    aria_label=label,
-                    title=label,
-                ),
-                div(
-                    "sg-wf-foot sg-note",
-                    f"{milliseconds(one.duration_ms)}",
-                    f" · waited {milliseconds(one.waited_ms)}" if one.waited_ms else "",
-                    f" · breaker {wording.face(wording.BREAKERS, one.breaker_state).word.lower()}",
-                    f" · {one.error}" if one.error else "",
-                ),
-            )
-        )
+    rows = [_row(one) for one in steps(found)]
     if not rows:
         return tag("p", "No model was tried.", cls="sg-note")
     return div("sg-wf", *rows, div("sg-spark-axis", span("", "0"), span("", milliseconds(found.request.duration_ms))))
+
+
+def _row(one: Step) -> Html:
+    good, advice = one.category == "ok", wording.advice(one.category)
+    word = advice.label + (f" {one.status}" if one.status and not good else "")
+    return div(
+        "sg-wf-row",
+        div(
+            "sg-wf-head",
+            role_tag(one.role, text=f"{one.n}. {one.role.capitalize()}"),
+            span("sg-mono sg-note", one.model),
+            span(f"sg-badge sg-{_tone(one.category)}", word),
+        ),
+        _track(one, f"Attempt {one.n} on {one.role}: {advice.label}, {milliseconds(one.duration_ms)}"),
+        div(
+            "sg-wf-foot sg-note",
+            f"{milliseconds(one.duration_ms)}",
+            f" · waited {milliseconds(one.waited_ms)}" if one.waited_ms else "",
+            f" · breaker {wording.face(wording.BREAKERS, one.breaker_state).word.lower()}",
+            f" · {one.error}" if one.error else "",
+        ),
+    )
+
+
+def _tone(category: str) -> Tone:
+    if category == "ok":
+        return Tone.OK
+    if category == "cancelled":
+        return Tone.MUTED
+    return Tone.BAD if wording.advice(category).tone is Tone.BAD else Tone.WARN
+
+
+def _track(one: Step, label: str) -> Html:
+    """The wait and the attempt on the axis."""
+    wait = tag(
+        "i",
+        cls="sg-wf-wait",
+        style=f"left:{100 * one.wait_start:.2f}%;width:{100 * one.wait_width:.2f}%",
+        title=f"waited {milliseconds(one.waited_ms)}",
+    )
+    bar = tag(
+        "i",
+        cls=f"sg-wf-bar sg-fill-{one.role if one.category == 'ok' else 'bad'}",
+        style=f"left:{100 * one.start:.2f}%;width:{max(100 * one.width, 0.6):.2f}%",
+    )
+    return div("sg-wf-track", wait if one.waited_ms else None, bar, role="img", aria_label=label, title=label)
 
 
 def outcome_badge(outcome: str, status: int) -> Html:
