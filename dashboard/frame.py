@@ -56,16 +56,29 @@ def named(name: str, labels: Mapping[str, str], default: str | None = None) -> d
     """
     key, word = f"named-{name}", st.query_params.get(name, "")
     st.session_state[key] = word if word in labels else default
+    st.session_state.setdefault("named", {})[name] = default
+    return {"options": list(labels), "format_func": labels.__getitem__, "key": key, "on_change": _chosen}
 
-    def changed() -> None:
-        chosen = st.session_state.get(key)
-        st.query_params.pop("before", None)
+
+def _chosen() -> None:
+    st.query_params.pop("before", None)
+    as_shown()
+
+
+def as_shown() -> None:
+    """Make the address say what the controls show; the callback of every widget beside a `named` one.
+
+    Whoever is quicker than our last answer acts on an address that lacks their last choice, and the choice would be
+    undone in the very run that acts on it. A way back or a link has no callback, there the address is right.
+    """
+    for name, default in st.session_state.get("named", {}).items():
+        if (key := f"named-{name}") not in st.session_state:
+            continue  # of another page
+        chosen = st.session_state[key]
         if chosen is None or chosen == default:
             st.query_params.pop(name, None)
-        else:
+        elif st.query_params.get(name) != chosen:
             st.query_params[name] = chosen
-
-    return {"options": list(labels), "format_func": labels.__getitem__, "key": key, "on_change": changed}
 
 
 def clock() -> Clockface:
@@ -146,7 +159,13 @@ def title(text: str, note: str = "", *, live: bool = False) -> tuple[str, bool]:
             show(div("sg-title", tag("h1", text), span("sg-note", note)))
         if len(names) > 1:
             chosen = st.selectbox(
-                "Manager", names, key="manager", bind="query-params", label_visibility="collapsed", width=180
+                "Manager",
+                names,
+                key="manager",
+                bind="query-params",
+                label_visibility="collapsed",
+                width=180,
+                on_change=as_shown,
             )
         else:
             chosen = names[0]
@@ -283,6 +302,7 @@ def pager(following: str | int | None) -> None:
 
 
 def _turn(cursor: str | None) -> None:
+    as_shown()
     if cursor is None:
         st.query_params.pop("before", None)
     else:

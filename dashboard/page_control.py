@@ -114,6 +114,7 @@ def _pin_dialog(manager: str, role: str) -> None:
     )
     told = consequence.of_pin(live, role, strict=strict)
     _form(
+        manager,
         told,
         f"Pin {role}",
         expiry=True,
@@ -129,6 +130,7 @@ def _release_dialog(manager: str) -> None:
     live = shared.live(manager)
     told = consequence.of_release(live)
     _form(
+        manager,
         told,
         "Return to automatic",
         expiry=False,
@@ -146,6 +148,7 @@ def _force_dialog(manager: str, role: str, state: str) -> None:
         state, f"Let {role} decide"
     )
     _form(
+        manager,
         told,
         verb,
         expiry=state != "auto",
@@ -178,7 +181,13 @@ def _target(live: Live, role: str) -> None:
 
 
 def _form(
-    told: Consequence, verb: str, *, expiry: bool, epoch: int, act: Callable[[Actor, str, float, int], object]
+    manager: str,
+    told: Consequence,
+    verb: str,
+    *,
+    expiry: bool,
+    epoch: int,
+    act: Callable[[Actor, str, float, int], object],
 ) -> None:
     symbol = {Tone.BAD: "dangerous", Tone.WARN: "warning"}.get(told.tone, "info")
     parts.show(div(f"sg-consequence sg-{told.tone}", icon(symbol), span("", told.text)))
@@ -192,7 +201,8 @@ def _form(
         )
         ttl = EXPIRIES[chosen or DEFAULT_EXPIRY]
     typed = st.text_input(f"Type {told.confirm} to confirm", key="confirm") if told.confirm else ""
-    parts.show(span("sg-note", f"Decided on epoch {epoch}; refused if the agreement has moved since you opened this."))
+    decided = f"Decided on epoch {epoch} of {manager}; refused if the agreement has moved since you opened this."
+    parts.show(span("sg-note", decided))
     if st.button(verb, type="primary", key="do"):
         missing = consequence.refusal(reason, told.confirm, typed)
         if missing:

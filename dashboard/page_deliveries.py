@@ -9,7 +9,7 @@ import streamlit as st
 
 from alerts.receivers import Receiver, receivers_of
 from dashboard import acts, parts, shared, wording
-from dashboard.frame import address, banner_row, clock, may_act, named, page, pager, require_actor, title
+from dashboard.frame import address, as_shown, banner_row, clock, may_act, named, page, pager, require_actor, title
 from dashboard.markup import Child, Html, div, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds, whole
@@ -55,6 +55,7 @@ def _filters(configured: Sequence[Receiver]) -> tuple[str | None, str | None]:
             key="receiver",
             bind="query-params",
             width=200,
+            on_change=as_shown,
         )
         state = st.selectbox(
             "State",

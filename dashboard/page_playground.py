@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import acts, parts, shared
 from dashboard.conversation import Exchange, Prompt
-from dashboard.frame import address, banner_row, may_act, named, page, require_actor, title
+from dashboard.frame import address, as_shown, banner_row, may_act, named, page, require_actor, title
 from dashboard.markup import Child, Html, div, icon, span
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES
@@ -45,7 +45,9 @@ def playground() -> None:
             text = st.text_area("Prompt", key="prompt", height=110, placeholder="Why is the sky blue?")
             system = st.text_input("System instructions", key="system", placeholder="None")
             with st.container(horizontal=True, vertical_alignment="center"):
-                sent = st.form_submit_button("Send", type="primary", icon=":material/send:", disabled=not may_ask)
+                sent = st.form_submit_button(
+                    "Send", type="primary", icon=":material/send:", disabled=not may_ask, on_click=as_shown
+                )
                 parts.show(
                     span("sg-note", NOTES[mode] if may_ask else "You may look and not act: a prompt costs money.")
                 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import charts, parts, shared, wording
-from dashboard.frame import address, banner_row, clock, named, page, pager, theme, title
+from dashboard.frame import address, as_shown, banner_row, clock, named, page, pager, theme, title
 from dashboard.happenings import Happening, happenings
 from dashboard.markup import Child, div, join, link, span
 from dashboard.times import MINUTE_MS, Clockface, dollars, milliseconds, number, whole
@@ -96,16 +96,31 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
             span_name = ""
         else:
             span_name = (
-                st.segmented_control("Time", list(SPANS), default="1h", key="span", bind="query-params", required=True)
+                st.segmented_control(
+                    "Time",
+                    list(SPANS),
+                    default="1h",
+                    key="span",
+                    bind="query-params",
+                    required=True,
+                    on_change=as_shown,
+                )
                 or "1h"
             )
         role = st.selectbox("Answered by", index=None, placeholder="Any model", width=140, **named("role", ANSWERERS))
         outcome = st.selectbox("Outcome", index=None, placeholder="Any", width=130, **named("outcome", outcomes))
         cause = st.selectbox("Failover cause", index=None, placeholder="Any", width=190, **named("cause", causes))
         slower = st.number_input(
-            "Slower than, s", min_value=0.0, value=None, step=1.0, key="slower", bind="query-params", width=120
+            "Slower than, s",
+            min_value=0.0,
+            value=None,
+            step=1.0,
+            key="slower",
+            bind="query-params",
+            width=120,
+            on_change=as_shown,
         )
-        found = st.text_input("Request id", key="find", placeholder="Paste an id", width=170)
+        found = st.text_input("Request id", key="find", placeholder="Paste an id", width=170, on_change=as_shown)
     if found.strip():
         st.query_params["request"] = found.strip()
     now = shared.now_ms()
@@ -126,6 +141,7 @@ def _window() -> Stretch | None:
 
 
 def _clear_window() -> None:
+    as_shown()
     for name in ("from", "to", "before"):
         st.query_params.pop(name, None)
 

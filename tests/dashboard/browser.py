@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
 
 from tests.patience import PATIENCE_S, eventually
 from tests.programs import free_port
@@ -94,6 +94,11 @@ def go(page: Page, address: str) -> None:
     page.wait_for_timeout(300)
 
 
+def until(page: Page, holds: Callable[[], bool]) -> None:
+    """Wait until something holds that is learnt from the browser's own messages, which arrive only meanwhile."""
+    eventually(lambda: page.wait_for_timeout(20) or holds())
+
+
 def sideways(page: Page) -> int:
     """By how many pixels the page can be scrolled sideways."""
     found: Any = page.evaluate(
@@ -108,3 +113,32 @@ def grow(page: Page) -> None:
     size = page.viewport_size or DESKTOP
     page.set_viewport_size({"width": size["width"], "height": max(int(height), size["height"])})
     page.wait_for_timeout(600)
+
+
+class SlowLine:
+    """A visitor's connection on which what the dashboard says can be held back, while what they do goes through."""
+
+    def __init__(self, page: Page) -> None:
+        self._held: list[str | bytes] | None = None
+        self._page: WebSocketRoute | None = None
+        page.route_web_socket("**/_stcore/stream", self._join)
+
+    def _join(self, visitor: WebSocketRoute) -> None:
+        self._page = visitor
+        visitor.connect_to_server().on_message(self._tell)
+
+    def _tell(self, message: str | bytes) -> None:
+        if self._held is None:
+            assert self._page is not None
+            self._page.send(message)
+        else:
+            self._held.append(message)
+
+    @contextmanager
+    def held(self) -> Iterator[list[str | bytes]]:
+        """Hold messages back; gives those held until now, which arrive in order afterwards."""
+        self._held = held = []
+        yield held
+        self._held = None
+        for message in held:
+            self._tell(message)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import DIALOG, POPOVER, browser, chromium, dashboard, go, sideways, visit
+from browser import DIALOG, POPOVER, SlowLine, browser, chromium, dashboard, go, sideways, until, visit
 from history import Moment
 from playwright.sync_api import Browser, Page, expect
 
@@ -122,6 +122,27 @@ def test_an_operator_pins_a_model_and_everybody_sees_who_and_why(
         document = connection.execute("SELECT document FROM fleet_state").fetchone()[0]
     assert acts == ("set", "secondary", "local")
     assert '"active":"secondary"' in document
+
+
+def test_an_override_is_what_its_form_shows_however_late_the_page_follows(
+    page: Page, copied: Callable[[Moment], Path]
+) -> None:
+    config = copied(Moment.CALM)
+    line = SlowLine(page)
+    with dashboard(config) as address:
+        go(page, f"{address}/control")
+        page.get_by_role("button", name="Pin secondary").click()
+        dialog = page.locator(DIALOG)
+        dialog.get_by_label("Reason").fill("Provider maintenance tonight")
+        with line.held() as held:
+            dialog.get_by_text("15 minutes").click()
+            until(page, lambda: len(held) > 0)
+            dialog.get_by_role("button", name="Pin secondary").click()
+            page.wait_for_timeout(500)
+        expect(page.locator(".sg-banner")).to_contain_text("Provider maintenance tonight")
+    with sqlite3.connect(config.parent / "switchgear.db") as connection:
+        acts = connection.execute("SELECT role, expires_ms - ts_ms FROM overrides ORDER BY seq DESC LIMIT 1").fetchone()
+    assert acts == ("secondary", pytest.approx(15 * 60_000, abs=60_000))
 
 
 def test_an_act_decided_on_an_old_state_is_refused(page: Page, copied: Callable[[Moment], Path]) -> None:

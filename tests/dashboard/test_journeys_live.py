@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import browser, chromium, dashboard, go, visit
+from browser import SlowLine, browser, chromium, dashboard, go, until, visit
 from playwright.sync_api import Browser, Page, expect
 from running import MODELS, Place, fetch, serving
 
@@ -178,3 +178,23 @@ def test_one_prompt_goes_to_both_models_side_by_side(page: Page, place: Place, u
         expect(cards.last).to_contain_text("Answered")
         cards.first.get_by_text("Its attempts").click()
         expect(page.locator(".sg-drawer")).to_contain_text("a test")
+
+
+def test_a_prompt_goes_where_the_control_says_however_late_the_address_follows(
+    page: Page, place: Place, upstream: Upstream
+) -> None:
+    upstream.set(PRO, Fault(body=spoken("here"), content_type="text/event-stream"))
+    line = SlowLine(page)
+    with dashboard(place.path) as address:
+        go(page, f"{address}/playground")
+        page.get_by_label("Prompt").fill("Hello")
+        with line.held() as held:
+            page.get_by_text("Both models, side by side").click()
+            until(page, lambda: any(b"ask=both" in bytes(message) for message in held))
+            assert "ask=both" not in page.url, "the browser does not know yet"
+            page.get_by_role("button", name="Send").click()
+            page.wait_for_timeout(500)
+        expect(page.locator(".sg-answer-card")).to_have_count(2)
+        expect(page.locator(".st-key-card-ask .sg-note")).to_contain_text("Each model is asked alone")
+        expect(page.get_by_role("radio", name="Both models, side by side")).to_be_checked()
+        assert "ask=both" in page.url

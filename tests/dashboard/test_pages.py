@@ -229,3 +229,32 @@ def test_prompts_and_answers_cannot_bring_markup(opened: Opened, copied: Callabl
     said = words(opened(config, "requests", request=found))
     assert "<img src=x" not in said
     assert "<script>alert" not in said
+
+
+@pytest.mark.parametrize("act", ["outcome", "span", "slower", "older"])
+def test_a_choice_outlives_the_next_one_made_before_the_address_had_it(
+    opened: Opened, stores: dict[Moment, Path], act: str
+) -> None:
+    at = opened(stores[Moment.DURING], "requests", span="24h")
+    at.selectbox(key="named-role").set_value("primary").run()
+    assert at.query_params["role"] == "primary"
+    del at.query_params["role"]  # as from a browser that was quicker than our answer
+    if act == "outcome":
+        at.selectbox(key="named-outcome").set_value("ok").run()
+    elif act == "span":
+        at.segmented_control(key="span").set_value("7d").run()
+    elif act == "slower":
+        at.number_input(key="slower").set_value(0.001).run()
+    else:
+        next(button for button in at.button if button.label == "Older").click().run()
+    assert not at.exception
+    assert at.selectbox(key="named-role").value == "primary"
+    assert at.query_params["role"] == "primary"
+
+
+def test_an_address_without_a_choice_takes_it_back(opened: Opened, stores: dict[Moment, Path]) -> None:
+    at = opened(stores[Moment.DURING], "requests", role="primary")
+    assert at.selectbox(key="named-role").value == "primary"
+    del at.query_params["role"]  # as the browser's way back does
+    at.run()
+    assert at.selectbox(key="named-role").value is None
