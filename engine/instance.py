@@ -85,7 +85,9 @@ class Instance:
         store = Store(settings.store_path).open()
         recorder = Recorder(store, durability=settings.store.durability, record_content=settings.store.record_content)
         if coordinator is None:
-            coordinator = open_coordinator(settings.fleet_url(), instance=identity.instance, recorder=recorder)
+            coordinator = open_coordinator(
+                settings.fleet_url(), instance=identity.instance, recorder=recorder, tls=settings.fleet_tls
+            )
         return cls(settings, recorder, coordinator, identity)
 
     def exchange(

@@ -48,7 +48,8 @@ def command(ctx: click.Context, config_path: Path | None, as_json: bool) -> None
 
 def _connect(config: Config) -> Coordinator:
     # The recorder is what a coordinator on the store writes with; for a server it is never started.
-    return open_coordinator(config.fleet_url(), instance="doctor", recorder=Recorder(Store(config.store_path)))
+    recorder = Recorder(Store(config.store_path))
+    return open_coordinator(config.fleet_url(), instance="doctor", recorder=recorder, tls=config.fleet_tls)
 
 
 def _table(findings: Sequence[Finding]) -> Table:

@@ -29,7 +29,7 @@ from engine.config.sections import (
 from engine.core.policy import Timeouts
 from engine.durations import compact
 
-FLEET_SCHEMES = ("redis", "rediss", "etcd", "etcds", "zookeeper")
+FLEET_SCHEMES = ("redis", "rediss", "etcd", "etcds", "zookeeper", "zookeepers")
 
 _MATCHER = re.compile(r'^\s*[A-Za-z_][A-Za-z0-9_]*\s*(=~|!~|!=|=)\s*("(?:[^"\\]|\\.)*"|[^\s"{},]+)\s*$')
 

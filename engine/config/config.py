@@ -32,6 +32,7 @@ from engine.config.sections import (
     StoreSection,
 )
 from engine.core.policy import FleetPolicy, ManagerPolicy
+from engine.fleet.tls import Tls
 from engine.shipped import shipped
 
 PATH_VARIABLE: Final = "SWITCHGEAR_CONFIG"
@@ -149,6 +150,12 @@ class Config:
     def fleet_host(self) -> str:
         """This host's name in the fleet, which has one vote."""
         return self.fleet.host or socket.gethostname()
+
+    @property
+    def fleet_tls(self) -> Tls:
+        """Whom to trust and who we are where the coordinator speaks TLS."""
+        fleet = self.fleet
+        return Tls(*(self.beside(name) if name else None for name in (fleet.ca, fleet.cert, fleet.key)))
 
     @property
     def fleet_policy(self) -> FleetPolicy:

@@ -131,6 +131,12 @@ class FleetSection(Section):
     """`store`: processes that share it; else `redis://`, `etcd://` or `zookeeper://`, never with a password."""
     url_env: EnvName = ""
     """Variable with the whole URL, for one that holds a password; wins over `url` where it is set."""
+    ca: str = ""
+    """File of the authorities to trust besides the system's, for `rediss://`, `etcds://` and `zookeepers://`."""
+    cert: str = ""
+    """File of our own certificate, where the coordinator asks for one."""
+    key: str = ""
+    """File of its private key, without a passphrase; empty: it is in the same file."""
     host: str = ""
     """Name of this host, which has one vote; empty: the machine's name."""
     quorum: float = Field(_FLEET.quorum, ge=0, lt=1)

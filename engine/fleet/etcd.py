@@ -24,6 +24,7 @@ from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.etcd_client import EtcdClient, LeaseGone, Watch
 from engine.fleet.hints import Watcher
 from engine.fleet.sightings import MEMORY, Roster
+from engine.fleet.tls import NOTHING_SAID, Tls
 from engine.fleet.values import document_from, is_ours, member_from, member_text, require_later, votes_from
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ class EtcdCoordinator:
     Args:
         url: `etcd://[user:password@]host[:port][,host2[:port]…][/prefix]`, or `etcds://` for TLS.
         instance: This instance's name.
+        tls: The certificates, for `etcds://`.
     """
 
-    def __init__(self, url: str, *, instance: str) -> None:
+    def __init__(self, url: str, *, instance: str, tls: Tls = NOTHING_SAID) -> None:
         parts = urlsplit(url)
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
@@ -52,7 +54,8 @@ class EtcdCoordinator:
         self._place = f"{parts.scheme}://{hosts}"
         self._instance = instance
         self._root = f"/{parts.path.strip('/') or 'switchgear'}"
-        self._etcd = EtcdClient(endpoints, user=unquote(user), password=unquote(password))
+        context = tls.context() if scheme == "https" else None
+        self._etcd = EtcdClient(endpoints, user=unquote(user), password=unquote(password), context=context)
         self._roster = Roster()
         self._watcher = Watcher(self._place, self._mark, POLL)
         self._lock = Lock()

@@ -11,6 +11,7 @@ changed something read again. No call takes longer than `CONNECT` + `OPERATION` 
 from __future__ import annotations
 
 import json
+import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from engine.fleet.base import CoordinatorUnavailable
+from engine.fleet.tls import remedy
 
 CONNECT: Final = 2.0
 """Seconds to reach an endpoint."""
@@ -68,14 +70,22 @@ class EtcdClient:
         endpoints: Base URLs such as `http://host:2379`.
         user: Whom to authenticate as, empty for nobody.
         password: The user's password.
+        context: What TLS is spoken with; `None`: the usual.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, user: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        user: str = "",
+        password: str = "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.place = ", ".join(endpoints)
         self._endpoints = tuple(endpoints)
         self._user = user
         self._password = password
-        self._pool = urllib3.PoolManager(retries=False, maxsize=4)
+        self._pool = urllib3.PoolManager(retries=False, maxsize=4, ssl_context=context)
         self._lock = Lock()
         self._current = 0
         self._token = ""
@@ -160,7 +170,7 @@ class EtcdClient:
     def _send(self, path: str, body: Mapping[str, Any], *, silence: float | None = None) -> urllib3.BaseHTTPResponse:
         """Try the endpoints in turn; translates all trouble into `CoordinatorUnavailable`."""
         deadline = monotonic() + CONNECT + OPERATION
-        trouble = ""
+        trouble = told = ""
         renewed = False
         tries = 2 * len(self._endpoints)
         while tries and (left := deadline - monotonic()) > 0:
@@ -178,8 +188,11 @@ class EtcdClient:
                 if error.code not in _ELSEWHERE:
                     raise self._refusal(error) from None
             except (HTTPError, OSError) as error:
-                trouble = _brief(error)
+                trouble, told = _brief(error), remedy(error) if endpoint.startswith("https:") else ""
             self._move_on(endpoint)
+        if told:
+            msg = f"{self.place}: {told}"
+            raise CoordinatorUnavailable(msg)
         msg = f"{self.place} cannot be reached ({trouble}): check fleet.url and that etcd runs with a leader"
         raise CoordinatorUnavailable(msg)
 

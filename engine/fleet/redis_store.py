@@ -35,6 +35,7 @@ from engine.core.agreement import DOCUMENT_VERSION, Document, DocumentError, Mem
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.hints import Watcher
 from engine.fleet.sightings import MEMORY, Roster
+from engine.fleet.tls import NOTHING_SAID, Tls, remedy
 from engine.fleet.values import document_from, is_ours, member_from, member_text, require_later, votes_from
 
 logger = logging.getLogger(__name__)
@@ -122,9 +123,10 @@ class RedisCoordinator:
     Args:
         url: `redis://[user:password@]host[:port][/db][?prefix=name]`, or `rediss://` for TLS.
         instance: This instance's name.
+        tls: The certificates, for `rediss://`.
     """
 
-    def __init__(self, url: str, *, instance: str) -> None:
+    def __init__(self, url: str, *, instance: str, tls: Tls = NOTHING_SAID) -> None:
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         prefix = query.pop("prefix", "switchgear")
@@ -137,6 +139,7 @@ class RedisCoordinator:
             socket_timeout=OPERATION,
             retry=Retry(NoBackoff(), 0),
             client_name="switchgear",
+            **(_secure(tls) if parts.scheme == "rediss" else {}),
         )
         self._swap_script = self._redis.register_script(_SWAP)
         self._renew_script = self._redis.register_script(_RENEW)
@@ -318,8 +321,21 @@ class RedisCoordinator:
             msg = f"{self._place} refused an operation: {_brief(error)}"
             raise CoordinatorUnavailable(msg) from None
         except (RedisError, OSError) as error:
+            if self._place.startswith("rediss:") and (told := remedy(error)):
+                msg = f"{self._place}: {told}"
+                raise CoordinatorUnavailable(msg) from None
             msg = f"{self._place} cannot be reached ({_brief(error)}): check fleet.url and that the server runs"
             raise CoordinatorUnavailable(msg) from None
+
+
+def _secure(tls: Tls) -> dict[str, Any]:
+    """The library makes a context of its own for each connection; ours only finds out whether the files are good."""
+    tls.context()
+    return {
+        "ssl_ca_certs": tls.ca and str(tls.ca),
+        "ssl_certfile": tls.cert and str(tls.cert),
+        "ssl_keyfile": (tls.key or tls.cert) and str(tls.key or tls.cert),
+    }
 
 
 def _ms(seconds: float) -> int:

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 from engine.core.errors import ConfigurationError
 from engine.fleet.base import Coordinator
+from engine.fleet.tls import NOTHING_SAID, Tls
 
 if TYPE_CHECKING:
     from engine.recorder import Recorder
 
-KINDS = "store, redis://host:6379, rediss://host, etcd://host:2379,host2:2379, etcds://host or zookeeper://host:2181"
+KINDS = "store, redis://host:6379, etcd://host:2379,host2:2379, zookeeper://host:2181, or rediss://, etcds://, zookeepers://"
 
 PACKAGES = {
     "redis": "switchgear[redis]",
@@ -19,19 +20,26 @@ PACKAGES = {
     "etcd": "urllib3",
     "etcds": "urllib3",
     "zookeeper": "switchgear[zookeeper]",
+    "zookeepers": "switchgear[zookeeper]",
 }
 
+SECURE = {"redis": "rediss", "etcd": "etcds", "zookeeper": "zookeepers"}
+"""Schemes without TLS, and the same with it."""
 
-def open_coordinator(url: str, *, instance: str, recorder: Recorder) -> Coordinator:
+
+def open_coordinator(url: str, *, instance: str, recorder: Recorder, tls: Tls = NOTHING_SAID) -> Coordinator:
     """Build the coordinator that a URL names, without touching the network.
 
     Args:
-        url: `store`, `redis://`, `rediss://`, `etcd://`, `etcds://` or `zookeeper://`; may hold credentials.
+        url: `store`, `redis://`, `etcd://` or `zookeeper://`, the last three also with TLS as `rediss://`, `etcds://`
+            and `zookeepers://`; may hold credentials.
         instance: This instance's name.
         recorder: Whose store is used for `store`.
+        tls: The certificates for TLS.
 
     Raises:
-        ConfigurationError: The URL names nothing known, is malformed, or its library is not installed.
+        ConfigurationError: The URL names nothing known, is malformed, its library is not installed, or a certificate
+            cannot be used.
     """
     scheme = urlsplit(url).scheme
     if url == "store":
@@ -39,8 +47,11 @@ def open_coordinator(url: str, *, instance: str, recorder: Recorder) -> Coordina
 
         return StoreCoordinator(recorder)
     _check(url, scheme)
+    if tls != NOTHING_SAID and scheme in SECURE:
+        msg = f"fleet.ca and fleet.cert are for TLS, and {scheme}:// is without: write {SECURE[scheme]}://"
+        raise ConfigurationError(msg)
     try:
-        return _server(url, scheme, instance)
+        return _server(url, scheme, instance, tls)
     except ImportError as error:
         missing = PACKAGES[scheme]
         msg = f"fleet.url: {scheme}:// needs a library that is not installed: pip install '{missing}'"
@@ -60,15 +71,15 @@ def _check(url: str, scheme: str) -> None:
             raise ConfigurationError(msg)
 
 
-def _server(url: str, scheme: str, instance: str) -> Coordinator:
+def _server(url: str, scheme: str, instance: str, tls: Tls) -> Coordinator:
     if scheme in ("redis", "rediss"):
         from engine.fleet.redis_store import RedisCoordinator  # noqa: PLC0415
 
-        return RedisCoordinator(url, instance=instance)
+        return RedisCoordinator(url, instance=instance, tls=tls)
     if scheme in ("etcd", "etcds"):
         from engine.fleet.etcd import EtcdCoordinator  # noqa: PLC0415
 
-        return EtcdCoordinator(url, instance=instance)
+        return EtcdCoordinator(url, instance=instance, tls=tls)
     from engine.fleet.zookeeper import ZooKeeperCoordinator  # noqa: PLC0415
 
-    return ZooKeeperCoordinator(url, instance=instance)
+    return ZooKeeperCoordinator(url, instance=instance, tls=tls)

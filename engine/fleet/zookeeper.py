@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
@@ -30,13 +31,14 @@ from kazoo.exceptions import (
     NodeExistsError,
     NoNodeError,
 )
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.security import make_digest_acl
 
 from engine.core.agreement import Document, DocumentError, Member, Vote
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.hints import Watcher
 from engine.fleet.sightings import Roster, Sightings
+from engine.fleet.tls import BROKEN_OFF, NOTHING_SAID, Tls, remedy
 from engine.fleet.values import document_from, is_ours, member_from, member_text, require_later, votes_from
 
 logger = logging.getLogger(__name__)
@@ -57,19 +59,22 @@ class ZooKeeperCoordinator:
 
     Args:
         url: `zookeeper://[user:password@]host[:port][,host2[:port]…][/path]`; credentials are of the digest scheme,
-            and nodes are then closed to everybody else.
+            and nodes are then closed to everybody else. `zookeepers://` for TLS.
         instance: This instance's name.
+        tls: The certificates, for `zookeepers://`.
         session: Seconds a session outlives its connection, within the servers' limits.
     """
 
-    def __init__(self, url: str, *, instance: str, session: float = SESSION) -> None:
+    def __init__(self, url: str, *, instance: str, tls: Tls = NOTHING_SAID, session: float = SESSION) -> None:
         parts = urlsplit(url)
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, password = (unquote(part) for part in [*credentials.split(":", 1), ""][:2])
-        self._place = f"zookeeper://{hosts}"
+        self._place = f"{parts.scheme}://{hosts}"
         self._instance = instance
         self._root = f"/{parts.path.strip('/') or 'switchgear'}"
+        self._handler = _Handler(tls.context() if parts.scheme == "zookeepers" else None)
         self._client = KazooClient(
+            handler=self._handler,
             hosts=",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{PORT}" for host in hosts.split(",")),
             timeout=session,
             auth_data=[("digest", f"{user}:{password}")] if user else None,
@@ -312,6 +317,9 @@ class ZooKeeperCoordinator:
                 self._client.start_async()
             patience = max(0.0, self._begun_at + CONNECT - monotonic())
         if not self._connected.wait(patience):
+            if told := self._handler.remedy():
+                msg = f"{self._place}: {told}"
+                raise CoordinatorUnavailable(msg)
             msg = f"{self._place} cannot be reached: check fleet.url and that ZooKeeper runs with a quorum"
             raise CoordinatorUnavailable(msg)
         return self._client
@@ -358,6 +366,38 @@ class ZooKeeperCoordinator:
         if self._begun_at is not None:
             self._client.stop()
         self._client.close()
+
+
+class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """kazoo's threads, with TLS of ours: kazoo leaves the socket of a failed handshake open and only logs why.
+
+    Attributes:
+        context: What TLS is spoken with; `None`: it is not.
+        trouble: Why the last connection could not be made.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self.context = context
+        self.trouble: OSError | None = None
+
+    def create_connection(self, *args: Any, **options: Any) -> Any:
+        """Connect, as kazoo asks."""
+        try:
+            made = super().create_connection(*args, **options)
+            if self.context is not None:
+                made = self.context.wrap_socket(made, server_hostname=options["hostname"])
+        except OSError as error:
+            self.trouble = error
+            raise
+        self.trouble = None
+        return made
+
+    def remedy(self) -> str:
+        """What to change about TLS when there is no session; empty when that is not to blame."""
+        if self.context is None:
+            return ""
+        return remedy(self.trouble) if self.trouble else BROKEN_OFF
 
 
 def _opened(value: bytes) -> tuple[float, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 import socket
 import ssl
@@ -12,13 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from alerts import net
 from tests.alerts.listener import Listener, RawServer
+from tests.authority import Authority
 
 PRIVATE = """
 127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 240.0.0.1
@@ -176,29 +172,6 @@ def test_no_message_repeats_what_may_be_secret() -> None:
         assert "pw" not in str(caught.value)
 
 
-def certificate(folder: Path, name: str) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{name}.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(built.public_bytes(serialization.Encoding.PEM) + private)
-    return path
-
-
 def tls_listener(path: Path) -> Listener:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
@@ -206,9 +179,9 @@ def tls_listener(path: Path) -> Listener:
 
 
 def test_tls_is_verified_by_name_although_an_address_is_connected_to(tmp_path: Path) -> None:
-    path = certificate(tmp_path, "localhost")
-    trusting = ssl.create_default_context(cafile=str(path))
-    with tls_listener(path) as server:
+    authority = Authority(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(authority.ca))
+    with tls_listener(authority.certificate("localhost")) as server:
         url = f"https://localhost:{server.port}/"
         assert net.post(url, b"{}", {}, allow_private=True, context=trusting).status == 200
         with pytest.raises(net.Unreachable, match="certificate"):

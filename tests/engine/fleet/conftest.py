@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ def join(tmp_path: Path) -> Iterator[Callable[..., Coordinator]]:
     """Open coordinators that are closed after the test; each has a recorder of its own, as processes do."""
     opened: list[tuple[Coordinator, Recorder]] = []
 
-    def open_one(url: str, name: str = "a") -> Coordinator:
+    def open_one(url: str, name: str = "a", **options: Any) -> Coordinator:
         recorder = Recorder(Store(tmp_path / "store.db").open())
-        opened.append((open_coordinator(url, instance=name, recorder=recorder), recorder))
+        opened.append((open_coordinator(url, instance=name, recorder=recorder, **options), recorder))
         return opened[-1][0]
 
     yield open_one

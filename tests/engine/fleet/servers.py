@@ -11,6 +11,7 @@ import socket
 import subprocess
 import urllib.request
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -20,18 +21,35 @@ from tests.programs import free_port, missing, require_program
 JARS = Path("/usr/share/java")
 
 
+@dataclass(frozen=True)
+class Secured:
+    """A second port, on which a server speaks TLS and asks for certificates of an authority."""
+
+    ca: Path
+    cert: Path
+    port: int = field(default_factory=free_port)
+
+
 class Server(ABC):
     """A server program on a port of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, secured: Secured | None = None) -> None:
         self.folder = folder
         self.port = free_port()
+        self.secured = secured
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     @abstractmethod
     def url(self) -> str:
         """Its `fleet.url`."""
+
+    @property
+    def secure_url(self) -> str:
+        """Its `fleet.url` with TLS."""
+        assert self.secured is not None
+        scheme, _, place = self.url.replace(f":{self.port}", f":{self.secured.port}").partition(":")
+        return f"{scheme}s:{place}"
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -78,8 +96,8 @@ def _ask(port: int, question: bytes, answer: bytes) -> bool:
 class RedisServer(Server):
     """redis-server, without a disk unless told; `password` protects it."""
 
-    def __init__(self, folder: Path, *, password: str = "") -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, password: str = "", secured: Secured | None = None) -> None:
+        super().__init__(folder, secured=secured)
         self.password = password
 
     @property
@@ -90,6 +108,9 @@ class RedisServer(Server):
     def command(self) -> list[str]:
         protected = ["--requirepass", self.password] if self.password else []
         plain = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        if (one := self.secured) is not None:
+            plain += ["--tls-port", str(one.port), "--tls-ca-cert-file", str(one.ca)]
+            plain += ["--tls-cert-file", str(one.cert), "--tls-key-file", str(one.cert)]
         return [require_program("redis-server"), "--port", str(self.port), *plain, *protected]
 
     def answers(self) -> bool:
@@ -99,8 +120,8 @@ class RedisServer(Server):
 class EtcdServer(Server):
     """etcd with short elections, so that leases of a second are possible."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, secured: Secured | None = None) -> None:
+        super().__init__(folder, secured=secured)
         self.peer_port = free_port()
         self.name = "one"
         self.cluster = ""
@@ -111,12 +132,17 @@ class EtcdServer(Server):
 
     def command(self) -> list[str]:
         client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.peer_port}"
+        files = []
+        if (one := self.secured) is not None:
+            client += f",https://127.0.0.1:{one.port}"
+            files = [f"--trusted-ca-file={one.ca}", f"--cert-file={one.cert}", f"--key-file={one.cert}"]
+            files.append("--client-cert-auth")
         return [
             require_program("etcd"), f"--name={self.name}", f"--data-dir={self.folder / 'data'}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster={self.cluster or f'{self.name}={peer}'}",
-            "--heartbeat-interval=20", "--election-timeout=100", "--log-level=error",
+            "--heartbeat-interval=20", "--election-timeout=100", "--log-level=error", *files,
         ]  # fmt: skip
 
     def answers(self) -> bool:
@@ -163,6 +189,13 @@ class ZooKeeperServer(Server):
             "minSessionTimeout": 300, "maxSessionTimeout": 60_000, "admin.enableServer": "false",
             "4lw.commands.whitelist": "srvr",
         }  # fmt: skip
+        if (one := self.secured) is not None:
+            settings |= {
+                "secureClientPort": one.port, "secureClientPortAddress": "127.0.0.1",
+                "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+                "ssl.keyStore.location": one.cert, "ssl.keyStore.type": "PEM",
+                "ssl.trustStore.location": one.ca, "ssl.trustStore.type": "PEM",
+            }  # fmt: skip
         (self.folder / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         jars = ":".join(map(str, sorted(JARS.glob("*.jar"))))
         light = ["-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no"]

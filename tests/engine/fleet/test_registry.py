@@ -29,6 +29,7 @@ def opened(url: str) -> str:
         ("etcds://root:secret@one", "EtcdCoordinator('etcds://one')"),
         ("etcd://[::1]:2379", "EtcdCoordinator('etcd://[::1]:2379')"),
         ("zookeeper://ana:secret@one:2181,two/blue", "ZooKeeperCoordinator('zookeeper://one:2181,two')"),
+        ("zookeepers://ana:secret@one/blue", "ZooKeeperCoordinator('zookeepers://one')"),
     ],
 )
 def test_a_url_names_its_coordinator_which_shows_no_secret(url: str, said: str) -> None:
