@@ -26,7 +26,7 @@ from engine.core.outcomes import Category, ProviderFailure
 from engine.providers.base import Limit, cut_by
 from engine.providers.gemini_answer import Reader
 from engine.providers.gemini_request import request_body
-from engine.providers.http_session import Exchange, Sessions, tracing
+from engine.providers.http_session import Exchange, Sessions, named, tracing
 
 if TYPE_CHECKING:
     from google.genai import Client
@@ -182,7 +182,7 @@ def _translated(error: Exception, reader: Reader, exchange: Exchange) -> Provide
         return cut_by(failure) if reader.begun else failure
     if isinstance(error, aiohttp.ClientError):
         status = None if exchange.response is None else exchange.response.status
-        return reader.broken(type(error).__name__, status=status)
+        return reader.broken(named(error), status=status)
     if reader.begun or isinstance(error, errors.UnknownApiResponseError):
         return ProviderFailure(Category.TRUNCATED, 200, detail="event is not JSON", code="malformed_event")
     return ProviderFailure(Category.SERVER_ERROR, 200, detail="unreadable body", code="no_json")

@@ -160,6 +160,14 @@ class Sessions:
         self._session = None
 
 
+def named(error: aiohttp.ClientError) -> str:
+    """An error of the connection for the record; a certificate's with what is wrong, as an operator can mend that."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "")
+        return f"certificate not trusted: {why}; SSL_CERT_FILE names the authorities"
+    return type(error).__name__
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells the current exchange while its connection is being made.
 

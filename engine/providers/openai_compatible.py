@@ -21,7 +21,7 @@ from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Us
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.sse import Event, EventParser, MalformedEvent
 from engine.providers.base import Limit, cut_by
-from engine.providers.http_session import Exchange, Sessions, tracing
+from engine.providers.http_session import Exchange, Sessions, named, tracing
 from engine.providers.json_text import parsed, written
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -179,7 +179,7 @@ async def _no_stream(response: aiohttp.ClientResponse) -> ProviderFailure:
 
 def _transport(error: aiohttp.ClientError, category: Category) -> ProviderFailure:
     status = 200 if category is Category.TRUNCATED else None
-    return ProviderFailure(category, status, detail=type(error).__name__, code="transport")
+    return ProviderFailure(category, status, detail=named(error), code="transport")
 
 
 async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> AsyncGenerator[Delta, None]:

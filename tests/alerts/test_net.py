@@ -178,6 +178,16 @@ def tls_listener(path: Path) -> Listener:
     return Listener(context=context)
 
 
+def test_an_authority_of_ones_own_is_named_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    with tls_listener(authority.certificate("localhost")) as server:
+        url = f"https://localhost:{server.port}/"
+        with pytest.raises(net.Unreachable, match="certificate that cannot be trusted"):
+            net.post(url, b"{}", {}, allow_private=True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        assert net.post(url, b"{}", {}, allow_private=True).status == 200
+
+
 def test_tls_is_verified_by_name_although_an_address_is_connected_to(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.ca))

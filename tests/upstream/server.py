@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -74,10 +75,11 @@ class _Reset(_Dropped):
 class Upstream:
     """Gemini and OpenAI on one port, in a thread of its own.
 
-    Thread-safe: faults may be set and the log read from anywhere while it serves.
+    Thread-safe: faults may be set and the log read from anywhere while it serves. With a context it speaks TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self._scripts: dict[str, Script] = {}
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
@@ -131,12 +133,12 @@ class Upstream:
     @property
     def gemini_url(self) -> str:
         """`base_url` of the Gemini providers."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def openai_url(self) -> str:
         """`base_url` of the OpenAI provider."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.gemini_url}/v1"
 
     def start(self, port: int = 0) -> None:
         """Serve on a port (0: a free one) in a thread; returns when connections are accepted."""
@@ -176,7 +178,7 @@ class Upstream:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", listener.port))
         listener.port = server.getsockname()[1]
-        listener.site = web.SockSite(listener.runner, server)
+        listener.site = web.SockSite(listener.runner, server, ssl_context=self._context)
         self._run(listener.site.start())
 
     def drop_connections(self) -> None:
