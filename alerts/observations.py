@@ -324,7 +324,7 @@ def sources(asked: Collection[Query]) -> list[Source]:
         Source(queries.REQUESTS, _of(asked, _BY_REQUESTS), _request_value),
         Source(queries.ATTEMPTS, tried, _attempt_value),
         Source(queries.FAILOVERS, _of(asked, _BY_FAILOVERS), _failover_value),
-        Source(queries.BREAKER_CHANGES, _of(asked, {"breaker_transitions"}), _breaker_value),
+        Source(queries.BREAKER_CHANGES, _of(asked, {"breaker_transitions", "breaker_trips"}), _breaker_value),
         Source(queries.LATENCY, _of(asked, PERCENTILES.keys()), _latency_value),
     ]
 
@@ -391,8 +391,9 @@ def _failover_value(query: Query, groups: Groups) -> float:
 
 
 def _breaker_value(query: Query, groups: Groups) -> float:
-    """The key is the role, the amount their number."""
-    return float(sum(n for (role,), (n,) in groups if query.role in ("", role)))
+    """Keys are role and whether it tripped, the amount their number."""
+    every = query.name == "breaker_transitions"
+    return float(sum(n for (role, tripped), (n,) in groups if query.role in ("", role) and (every or tripped)))
 
 
 def _merged(groups: Groups, metric: str, role: str) -> list[tuple[int, int]]:

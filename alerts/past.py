@@ -22,6 +22,7 @@ from alerts.observations import LETTERS_LAST_MS, STOPPED_MARK, Source, breaker_s
 from alerts.queries import Agreed
 from alerts.spans import MINUTE_MS, Span
 from alerts.vocabulary import LEVELS, Query
+from engine.queries import instances
 from engine.sqlite import Connection
 
 CHUNK = 720
@@ -31,7 +32,7 @@ SIGHTINGS = 500
 """How often it is looked who answers requests, and how many requests each time."""
 SIGHTED = 12
 
-UNRECORDED = frozenset({"instances", "agreement_age", "agreement_regressed", "recorder_queue"})
+UNRECORDED = frozenset({"agreement_age", "agreement_regressed", "recorder_queue"})
 """Names whose present alone is known."""
 
 Amounts = tuple[Any, ...]
@@ -80,6 +81,8 @@ class Past:
         if "dead_letters" in names:
             self._events["dead_letters"] = queries.dead_letters(connection, start, grid.to_ms)
         self._waiting = _Waiting(connection, grid) if "outbox_age" in names else None
+        beats = instances(connection) if "instances" in names else ()
+        self._instances = float(max(1, sum(beat.alive(grid.to_ms) for beat in beats)))
         stops = queries.marks(connection, STOPPED_MARK) if "receivers_stopped" in names else {}
         self._stops = sorted(ts_ms for ts_ms, _ in stops.values())
 
@@ -104,6 +107,8 @@ class Past:
             return self._waiting.age()
         if query.name == "receivers_stopped":
             return float(bisect_right(self._stops, self._now_ms))
+        if query.name == "instances":
+            return self._instances
         if query.name == "manager":
             return manager
         if query.name == "breaker":

@@ -267,6 +267,8 @@ class _Translator:
             return 'failover_events_total{from_role="primary",cause!="override"}'
         if name == "request_failovers":
             return f"request_failovers_total{_labels(from_role=role)}"
+        if name == "breaker_trips":
+            return f"breaker_transitions_total{_labels(role=role, from_state='closed', to_state='open')}"
         if name == "rate_limited":
             return f"attempts_total{_labels(role=role, category='~' + '|'.join(sorted(LIMITED, reverse=True)))}"
         if name == "shed" and role:

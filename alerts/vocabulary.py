@@ -96,6 +96,7 @@ WINDOWS: Mapping[str, Window] = MappingProxyType(
         "rate_limited": Window(),
         "shed": Window(),
         "breaker_transitions": Window(),
+        "breaker_trips": Window(),
         "auth_errors": Window(),
         "semantic_failures": Window(),
         "p50": Window(measured=True),

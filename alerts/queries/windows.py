@@ -140,8 +140,14 @@ FAILOVERS = Feed(
 )
 """Moves by scope, roles and cause: number."""
 
-BREAKER_CHANGES = Feed("breaker changes", partial(_sums, _Source("breaker", "breaker_transitions", "role", *_COUNTING)))
-"""Breaker transitions by role: number."""
+BREAKER_CHANGES = Feed(
+    "breaker changes",
+    partial(
+        _sums,
+        _Source("breaker", "breaker_transitions", "role, from_state = 'closed' AND to_state = 'open'", *_COUNTING),
+    ),
+)
+"""Breaker transitions by role and whether it tripped, from closed to open: number."""
 
 
 def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, to_ms: int) -> list[tuple[str, int]]:

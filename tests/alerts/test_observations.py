@@ -173,6 +173,15 @@ def test_breaker_transitions_are_counted_by_role(world: World) -> None:
     assert ask(world, *(Query("breaker_transitions", 300, role) for role in ("", "primary", "secondary"))) == [2, 1, 1]
 
 
+def test_a_breaker_trips_where_it_was_closed_and_not_where_a_probe_fails(world: World) -> None:
+    world.record(breaker(START_MS, "open"), breaker(START_MS - 1000, "open", role="secondary"))
+    for second in range(2, 9):
+        world.record(breaker(START_MS - second * 1000, "half_open", "open"))
+        world.record(breaker(START_MS - second * 1000 + 500, "open", "half_open"))
+    assert ask(world, *(Query("breaker_trips", 300, role) for role in ("", "primary", "secondary"))) == [2, 1, 1]
+    assert ask(world, Query("breaker_transitions", 300)) == [16]
+
+
 def test_ratios_of_nothing_have_no_value_and_counts_of_nothing_are_zero(world: World) -> None:
     names = ("error_rate", "secondary_share", "p95", "requests", "failovers", "cost_usd")
     assert ask(world, *(Query(name, 300) for name in names)) == [None, None, None, 0, 0, 0]
