@@ -29,6 +29,9 @@ PROBES_WITHIN_MS = 10 * MINUTE_MS
 EVENTS_MOST = 2000
 BIN_MINUTES = 5
 """Length of a bin of the past, over a month too: a bad minute must not make a bad hour."""
+LONG_MS = 8 * DAY_MS
+GOOD_HOUR = 0.999
+"""Over a stretch as long as that, an hour with this share of answers counts as good without a look at its bins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,8 @@ def read_past(
         span_ms: How far back.
         sums_only: Leave out what only ribbons show: failures and breakers.
     """
-    size = BIN_MINUTES * MINUTE_MS
+    long = span_ms >= LONG_MS
+    size = 60 * MINUTE_MS if long else BIN_MINUTES * MINUTE_MS
     start = (now_ms - span_ms) // size * size
     before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
 
@@ -198,7 +202,9 @@ def read_past(
         to_ms=now_ms,
         bin_minutes=BIN_MINUTES,
         manager=manager,
-        ended=queries.ends_series(connection, manager, start, now_ms, step_minutes=BIN_MINUTES),
+        ended=queries.ends_series(
+            connection, manager, start, now_ms, step_minutes=BIN_MINUTES, enough=GOOD_HOUR if long else None
+        ),
         failures=()
         if sums_only
         else queries.attempt_series(connection, manager, start, now_ms, step_minutes=BIN_MINUTES, failed=True),
