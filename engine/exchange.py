@@ -94,6 +94,7 @@ class Exchange:
         validators: Callables that may reject an answer.
         on_event: Called with the manager's name when a breaker moved, outside the lock.
         refuses: Says why no request can be taken on now, `None` when it can.
+        stood_still: Seconds that this process stood still so far; only differences count.
         ids: Where ids of requests and records come from; ascending.
     """
 
@@ -109,6 +110,7 @@ class Exchange:
         validators: Sequence[Validator] = (),
         on_event: Callable[[str], None] | None = None,
         refuses: Callable[[], SwitchgearError | None] | None = None,
+        stood_still: Callable[[], float] = lambda: 0.0,
         ids: Callable[[], str] = new_id,
     ) -> None:
         self.policy = policy
@@ -121,6 +123,7 @@ class Exchange:
         self.validators = tuple(validators)
         self.on_event = on_event
         self.refuses = refuses
+        self.stood_still = stood_still
         self.new_id = ids
         self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
         self.lock = threading.Lock()
@@ -277,6 +280,7 @@ class Flight:
         self.board_epoch = exchange.board.document.epoch
         self._external = 0.0
         self._stepped = self.started
+        self._stood_still = exchange.stood_still()
         self._over = False
         self._step: Step | None = None
         self._tried: list[Tried] = []
@@ -303,6 +307,9 @@ class Flight:
         """Tell what came of the last step, and get the next; a cancellation ends any step, and the request."""
         if isinstance(outcome, Outcome) and not isinstance(self._step, Attempt):
             return self._given_up(Cancelled("the caller went away", request_id=self.request.id))
+        stood_still = self.exchange.stood_still() - self._stood_still
+        if stood_still > 0 and isinstance(outcome, Outcome):
+            outcome = replace(outcome, stood_still=stood_still)
         now = outcome if isinstance(outcome, float) else outcome.now
         self._external += now - self._stepped
         return self._advance(outcome)
@@ -331,7 +338,7 @@ class Flight:
             if records:
                 exchange.sink.submit(records)
                 exchange.poke()
-            self._stepped = exchange.clock.monotonic()
+            self._stepped, self._stood_still = exchange.clock.monotonic(), exchange.stood_still()
 
     def _note(self, effect: Emit, records: list[Record]) -> None:
         event = effect.event

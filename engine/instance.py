@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from engine import standstill
 from engine.calibrations import Calibrations
 from engine.canary_watch import CanaryWatch
 from engine.clock import Clock, SystemClock
@@ -134,6 +135,7 @@ class Instance:
             validators=validators,
             on_event=self.agent.poke,
             refuses=self._refusal,
+            stood_still=standstill.seconds,
         )
 
     def _refusal(self) -> SwitchgearError | None:
@@ -186,6 +188,7 @@ class Instance:
         with self._lock:
             if self._started or self._closed:
                 return
+            standstill.watch()
             self.recorder.start()
             self.agent.start()
             self._started = True

@@ -118,6 +118,7 @@ class Outcome:
         resumable: Streams: True when what was shown is plain text that another model can go on with.
         past_deadline: True when the caller's own deadline cut the attempt.
         delivered_tokens: Estimated tokens of the text the caller has got, which a continuation must take in.
+        stood_still: Seconds of it in which not the model but this process was what did not move.
         usage: Tokens this attempt spent although it gave no completion (a broken stream), estimated where need be.
     """
 
@@ -132,6 +133,7 @@ class Outcome:
     past_deadline: bool = False
     usage: Usage | None = None
     delivered_tokens: int = 0
+    stood_still: float = 0.0
 
     @property
     def spent(self) -> Usage | None:

@@ -4,7 +4,7 @@ What it guarantees:
 
 - An operator's test teaches nothing, except where the provider's limit stands, which is the same whoever asked.
 - What a call from before the breaker's last change found counts nowhere: not in the breaker, not for the way back.
-- Running out of a time that we cut short ourselves is no failure of the model.
+- Running out of a time that we cut short ourselves is no failure of the model, and a pause of ours no slowness of it.
 - A canary's pass does not make a model well that fails another canary; its failure shuts the model.
 - A failed probe of the way back opens primary's breaker, whatever its window says.
 - Every change of a breaker, and every model that takes itself out of service, comes back as an event to record.
@@ -60,7 +60,7 @@ def learn(
             effect,
             now,
             rng(),
-            duration=(outcome.ttft if asked.streamed else outcome.duration) if effect is Effect.OK else None,
+            duration=_taken(asked, outcome) if effect is Effect.OK else None,
             request_id=asked.request.id,
             votes=rule.votes or effect is Effect.OK,
         )
@@ -94,6 +94,12 @@ def _of_model(line: Line, outcome: Outcome, effect: Effect, estimated: int) -> S
 
 def _moves(line: Line, moved: Sequence[Transition]) -> list[BreakerMoved]:
     return [BreakerMoved(line.role, one) for one in moved]
+
+
+def _taken(asked: PlanRequest, outcome: Outcome) -> float | None:
+    """Seconds that the model took, a pause of this process not among them; `None` when nobody can tell."""
+    taken = outcome.ttft if asked.streamed else outcome.duration
+    return None if taken is None else taken - outcome.stood_still
 
 
 def _effect(board: Switchboard, asked: PlanRequest, attempt: Attempt, outcome: Outcome) -> Effect:

@@ -110,3 +110,35 @@ def test_a_wait_that_ends_late_looks_once_more(comes: bool) -> None:
 
     assert standstill.wait(blocking, 0.01) is comes
     assert asked == [0.01, standstill.CATCH_UP]
+
+
+def test_a_heart_counts_what_is_missing_between_two_beats_at_once_and_only_once() -> None:
+    now = 100.0
+    heart = standstill.Heart(lambda: now)
+    for _ in range(8):
+        now += standstill.BEAT_EVERY + standstill.STOOD_STILL / 2  # a busy machine is late now and then
+        assert heart.stood_still() == 0.0
+        heart.beat()
+    now += standstill.BEAT_EVERY + 60.0
+    assert heart.stood_still() == pytest.approx(60.0)  # whoever is on before the next beat knows it too
+    heart.beat()
+    assert heart.stood_still() == pytest.approx(60.0)
+    now += standstill.BEAT_EVERY + 7.0
+    heart.beat()
+    assert heart.stood_still() == pytest.approx(67.0)
+
+
+def test_a_process_knows_how_long_it_stood_still() -> None:
+    program = "from engine import standstill as s; s.watch(); s.watch(); print(0); input(); print(s.seconds())"
+    with subprocess.Popen(
+        [sys.executable, "-uc", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert float(process.stdout.readline()) > 1.5 - 2 * standstill.BEAT_EVERY

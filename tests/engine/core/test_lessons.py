@@ -26,11 +26,12 @@ def ended(
     usage: Usage | None = None,
     took: float = 1.0,
     ttft: float | None = None,
+    stood_still: float = 0.0,
 ) -> Outcome:
     """An attempt's end, whose time does not matter unless it is given."""
     if category is Category.OK:
         answer = Completion("hi", FinishReason.STOP, usage or Usage(3, 1))
-        return Outcome(category, now, took, ttft=ttft, completion=answer)
+        return Outcome(category, now, took, ttft=ttft, completion=answer, stood_still=stood_still)
     failure = ProviderFailure(category, retry_after=retry_after)
     return Outcome(category, now, took, ttft=ttft, failure=failure, past_deadline=past_deadline)
 
@@ -128,6 +129,16 @@ def test_a_stream_is_slow_by_its_first_token_and_a_failure_is_not_slow_too(
 ) -> None:
     lesson = Lesson()
     lesson.learn(category, streamed=streamed, took=POLICY.breaker.slow_call + 1.0, ttft=1.0)
+    assert lesson.line.breaker.snapshot(lesson.now).slow == slow
+
+
+@pytest.mark.parametrize(("stood_still", "slow"), [(0.0, 1), (59.0, 1), (61.0, 0)])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_time_that_this_process_stood_still_makes_no_model_slow(
+    stood_still: float, slow: int, streamed: bool
+) -> None:
+    lesson = Lesson()
+    lesson.learn(Category.OK, streamed=streamed, took=90.0, ttft=90.0, stood_still=stood_still)
     assert lesson.line.breaker.snapshot(lesson.now).slow == slow
 
 

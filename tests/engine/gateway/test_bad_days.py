@@ -152,10 +152,13 @@ SHORT = """
 first_token = "1s"
 idle = "1s"
 answer = "2500ms"
+[managers.chat.breaker]
+slow_call = "2500ms"
+min_calls = 5
 """
 
 
-def test_a_machine_that_stands_still_takes_no_model_for_one_that_hangs(tmp_path: Path) -> None:
+def test_a_machine_that_stands_still_takes_no_model_for_one_that_hangs_or_is_slow(tmp_path: Path) -> None:
     async def ask(port: int, body: bytes) -> Answer:
         client = Client(port)
         try:
@@ -180,4 +183,6 @@ def test_a_machine_that_stands_still_takes_no_model_for_one_that_hangs(tmp_path:
     assert min(answer.seconds for answer in answers) > 3.0
     with closing(sqlite3.connect(gateway.store)) as connection:
         categories = connection.execute("SELECT category, count(*) FROM attempts GROUP BY 1").fetchall()
+        moves = connection.execute("SELECT reason FROM breaker_transitions").fetchall()
     assert categories == [("ok", len(answers))]
+    assert moves == []
