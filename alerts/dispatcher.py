@@ -2,7 +2,8 @@
 
 Guarantees: at least once with the same id and the same bytes; in order per group and receiver; no receiver delays
 another, as they share nothing but the store; of one receiver a few groups are under way at once, so that one it is slow
-about does not keep the others; a process that dies between sending and writing sends again.
+about does not keep the others; a process that dies between sending and writing sends again. One that stood still after
+it took a letter does not send it late, behind what another process sent meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ T = TypeVar("T")
 LANES = 4
 """How many groups of one receiver may be under way at once; one that is slow is not flooded either."""
 LEASE_MS = 20_000
+"""Milliseconds a letter is ours; the last three quarters are what an attempt may take."""
 HORIZON_MS = 3_600_000
 LOOK_AGAIN_S = 2.0
 STORE_RETRY_S = 1.0
@@ -241,8 +243,15 @@ class Dispatcher:
         if stopped:  # what was under way, or being written, when it said that it is gone
             self._write(lambda connection: outbox.bury(connection, receiver, now_ms))
             return None, LOOK_AGAIN_S
+        asked = self._clock.monotonic()
         claimed = self._write(lambda connection: self._claim(connection, receiver, now_ms))
-        return claimed, LOOK_AGAIN_S if claimed is None else 0.0
+        if claimed is None:
+            return None, LOOK_AGAIN_S
+        if self._clock.monotonic() - asked > LEASE_MS / 4000:  # another one may have sent it, and later ones, by now
+            late = claimed
+            self._write(lambda connection: queries.hand_back(connection, late.letter.id, late.owner))
+            return None, 0.0
+        return claimed, 0.0
 
     def _claim(self, connection: Connection, receiver: Receiver, now_ms: int) -> Claimed | None:
         queries.release_expired(connection, now_ms, HORIZON_MS, tuple(self._under_way))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from engine import standstill
 from engine.clock import Clock
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
 
@@ -28,7 +29,13 @@ class Lease:
         self._owner = owner
         self._clock = clock
         self._unreachable_since: float | None = None
+        self._until = 0.0
         self.held = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was held, and may be another's by now: this process stood still, or could not ask."""
+        return self.held and self._clock.monotonic() >= self._until
 
     def renew(self, ttl: float) -> bool:
         """Take or keep it for so many seconds; returns whether it is held."""
@@ -36,10 +43,12 @@ class Lease:
         try:
             self.held = self._coordinator is None or self._coordinator.lease(LEASE, self._owner, ttl)
         except CoordinatorUnavailable:  # the agent says why
+            awake = standstill.awake()
             if self._unreachable_since is None:
-                self._unreachable_since = now
+                self._unreachable_since = awake
                 log.info("no lease for the evaluator now; after %.0f s without one it goes on alone", ALONE_AFTER_S)
-            self.held = self.held or now - self._unreachable_since >= ALONE_AFTER_S
+            self.held = self.held or awake - self._unreachable_since >= ALONE_AFTER_S
         else:
             self._unreachable_since = None
+        self._until = now + ttl
         return self.held

@@ -3,7 +3,8 @@
 One evaluator per store works, by a lease; the others stand by and say so. Where machines have stores of their own, each
 has its evaluator, for what only its store knows; what all of them see alike is announced by the one that has the
 coordinator's lease as well. The watchdog is a thread of its own outside the scheduler, so that a scheduler that hangs
-is noticed too.
+is noticed too. A process that stood still for a while hangs nowhere, but its leases may be another's by now: it asks
+before it evaluates, and again when it commits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from alerts.rulebook import RuleBook
 from alerts.rules import EVALUATOR_STALLED, RuleSet
 from alerts.scheduler import EVALUATION, Duty, Scheduler
 from alerts.tick import Overtaken, Ticker, TickReport
+from engine import standstill
 from engine.clock import Clock, SystemClock
 from engine.config import Config
 from engine.core.agreement import Document, DocumentError
@@ -143,6 +145,7 @@ class AlertService:
             self._owner,
             self._fleet,
             lambda: self._voice.held,
+            lambda: not (self._lease.stale or self._voice.stale),
         )
         self.dispatcher = Dispatcher(recorder, self._clock, self.receivers, f"{self._owner} {new_id()}")
         self.scheduler = Scheduler((*self._own_duties(), *duties))
@@ -153,6 +156,7 @@ class AlertService:
         self._telling: Future[None] | None = None
         self._started: float | None = None
         self._pulsed: float | None = None
+        self._leading = threading.Lock()
         self._renew_at = 0.0
         self._last_tick: float | None = None
         self._last_tick_ms: int | None = None
@@ -162,7 +166,8 @@ class AlertService:
 
     def start(self) -> None:
         """Read the rules and begin; a rule file with mistakes is reported and its good rules are used."""
-        self._started = self._clock.monotonic()
+        standstill.watch()
+        self._started = standstill.awake()
         self.rules.refresh()
         for receiver in self.receivers:
             if receiver.lacks:
@@ -218,17 +223,19 @@ class AlertService:
         return duties
 
     def _tick(self) -> None:
+        self._lead()
         if self._part is Part.EVALUATOR:
             self._run(self.rules.refresh())
         else:
             self.rules.refresh()
 
     def _pulse(self) -> None:
-        self._lead()
+        if not self._is_stalled():  # else the lease runs out, and another one may try
+            self._lead()
         due_ms = self._due_ms
         if self._part is Part.EVALUATOR and due_ms is not None and due_ms <= self._clock.wall_ms():
             self._run(None)
-        self._pulsed = self._clock.monotonic()
+        self._pulsed = standstill.awake()
 
     def _run(self, rules: RuleSet | None) -> None:
         try:
@@ -247,30 +254,29 @@ class AlertService:
         self._due_ms = report.due_ms
         if evaluated:
             self._failing = report.errors
-            self._last_tick = self._clock.monotonic()
+            self._last_tick = standstill.awake()
             self._last_tick_ms = report.now_ms
         if report.notices:
             self.dispatcher.wake()
 
     def _lead(self) -> None:
-        """Take, renew or lose the evaluator's part."""
-        now = self._clock.monotonic()
-        if now < self._renew_at:
-            return
-        self._renew_at = now + LEASE_RENEW_S
-        if self._is_stalled():
-            return  # the lease runs out, and another one may try
-        mine = self._lease.renew(LEASE_TTL_S)
-        if mine and self._voice is not self._lease and self._voice.held is not self._voice.renew(LEASE_TTL_S):
-            log.info("this machine now %s for the fleet", "speaks" if self._voice.held else "does not speak")
-        self._become(Part.EVALUATOR if mine else Part.STANDBY)
+        """Take, renew or lose the evaluator's part, unless that was done a moment ago."""
+        with self._leading:
+            now = self._clock.monotonic()
+            if now < self._renew_at:
+                return
+            self._renew_at = now + LEASE_RENEW_S
+            mine = self._lease.renew(LEASE_TTL_S)
+            if mine and self._voice is not self._lease and self._voice.held is not self._voice.renew(LEASE_TTL_S):
+                log.info("this machine now %s for the fleet", "speaks" if self._voice.held else "does not speak")
+            self._become(Part.EVALUATOR if mine else Part.STANDBY)
 
     def _become(self, part: Part) -> None:
         if part is not self._part:
             log.info("this process is now the %s of alerts", part)
             self._part = part
             if part is Part.EVALUATOR:
-                self._started = self._clock.monotonic()
+                self._started = standstill.awake()
                 self._last_tick = None
                 self._stalled_ms = self._told_stalled()
                 self._recorder.execute(self._tidy)
@@ -309,14 +315,14 @@ class AlertService:
         if self._part is not Part.EVALUATOR or self._started is None or self._stop.is_set():
             return False
         since = self._last_tick if self._last_tick is not None else self._started
-        return self._clock.monotonic() - since > STALLED_INTERVALS * self._interval
+        return standstill.awake() - since > STALLED_INTERVALS * self._interval
 
     def _is_stuck(self) -> bool:
         """Whether the pulse hangs, by which a process that stands by would take over."""
         if self._started is None or self._stop.is_set():
             return False
         since = self._started if self._pulsed is None else max(self._pulsed, self._started)
-        return self._clock.monotonic() - since > max(STUCK_S, STALLED_INTERVALS * self._interval)
+        return standstill.awake() - since > max(STUCK_S, STALLED_INTERVALS * self._interval)
 
     def _watch(self) -> None:
         """The watchdog: tells receivers by itself, because whoever else would is what has stalled."""

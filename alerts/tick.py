@@ -32,8 +32,21 @@ STEP_MS = 5_000
 COMMIT_TIMEOUT_S = 30.0
 
 
+Mark = tuple[int, str]
+"""When rules were last evaluated in a store, and which tick wrote to it last."""
+
+
 class Overtaken(Exception):
-    """Another evaluator committed since this tick read the store."""
+    """Another evaluator committed since this tick read the store, or is free to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """Both clocks at the last tick of this process, and the mark that stood after it."""
+
+    mark: Mark | None
+    now_ms: int
+    monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class Ticker:
         owner: This evaluator's name.
         fleet: What the coordinator says; `None` when it cannot be asked.
         speaks: Whether this one announces what every machine of a fleet sees alike.
+        leads: Whether this process is still the evaluator; asked when a tick is about to be committed.
     """
 
     def __init__(
@@ -71,6 +85,7 @@ class Ticker:
         owner: str,
         fleet: Callable[[], FleetView | None] = lambda: None,
         speaks: Callable[[], bool] = lambda: True,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -80,7 +95,8 @@ class Ticker:
         self._owner = owner
         self._fleet = fleet
         self._speaks = speaks
-        self._last: tuple[int, float] | None = None
+        self._leads = leads
+        self._last: _Reference | None = None
         self._turn = threading.Lock()
         self._shelf = Shelf()
 
@@ -103,7 +119,8 @@ class Ticker:
         fleet = self._fleet() if rules is not None else None
         with self._recorder.store.reader() as connection:
             mark = queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK)
-            shift_ms = self._stepped(now_ms, mark[0] if mark else None)
+            monotonic = self._clock.monotonic()
+            shift_ms = self._stepped(now_ms, monotonic, mark)
             before = from_rows(queries.alert_states(connection))
             memory = {mark: self._current(one, shift_ms) for mark, one in before.items()}
             judged = Judged(memory)
@@ -112,7 +129,8 @@ class Ticker:
                 reading = Reading(connection, asked, self._managers, now_ms, fleet, self._shelf)
                 judged = judge(rules, self._managers, memory, reading, now_ms, lost)
             round_ = self._decide(connection, judged.memory, now_ms, shift_ms)
-        self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
+        mark = self._commit(before, judged, round_, mark, now_ms, shift_ms, evaluated=rules is not None)
+        self._last = _Reference(mark, now_ms, monotonic)
         errors = {f"{one.rule} {one.manager or ''}".strip(): one.error for one in round_.memory.values() if one.errors}
         return TickReport(now_ms, judged.transitions, round_.notices, round_.due_ms, errors)
 
@@ -123,17 +141,17 @@ class Ticker:
             one = replace(one, told={name: told for name, told in one.told.items() if name in names})
         return one.shifted(shift_ms) if shift_ms else one
 
-    def _stepped(self, now_ms: int, evaluated_ms: int | None) -> int:
+    def _stepped(self, now_ms: int, monotonic: float, mark: Mark | None) -> int:
         """By how much the wall clock was stepped since the last tick, 0 for a mere drift.
 
-        A process that has just begun knows of the last tick what is recorded: it cannot be in the future.
+        A process that did not make the last tick itself knows of it what is recorded: it cannot be in the future. What
+        this process saw before that is no measure, as the other one has moved everything by the steps until then.
         """
-        monotonic = self._clock.monotonic()
-        last, self._last = self._last, (now_ms, monotonic)
-        if last is not None:
-            shift_ms = round((now_ms - last[0]) - (monotonic - last[1]) * 1000)
+        last = self._last
+        if last is not None and last.mark == mark:
+            shift_ms = round((now_ms - last.now_ms) - (monotonic - last.monotonic) * 1000)
         else:
-            shift_ms = min(0, now_ms - evaluated_ms) if evaluated_ms is not None else 0
+            shift_ms = min(0, now_ms - mark[0]) if mark is not None else 0
         if abs(shift_ms) < STEP_MS:
             return 0
         log.warning("the wall clock was stepped by %.1f s: durations of alerts go on as they were", shift_ms / 1000)
@@ -158,22 +176,24 @@ class Ticker:
         before: Mapping[str, Remembered],
         judged: Judged,
         round_: Round,
-        mark: tuple[int, str] | None,
+        mark: Mark | None,
         now_ms: int,
         shift_ms: int,
         *,
         evaluated: bool,
-    ) -> None:
+    ) -> Mark | None:
+        """Write what a tick found, if it found anything; returns the mark that stands after it."""
         changed = [one.row() for mark_, one in round_.memory.items() if one != before.get(mark_)]
         gone = [mark_ for mark_ in before if mark_ not in round_.memory]
         if not (evaluated or changed or gone or round_.notices or shift_ms):
-            return
+            return mark
+        after = now_ms if evaluated or mark is None else mark[0], f"{self._owner} {new_id()}"
         letters = [
             letter for notice in round_.notices for letter in outbox.letters(self._receiver(notice.receiver), notice)
         ]
 
         def write(connection: Connection) -> None:
-            if queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK) != mark:
+            if not self._leads() or queries.marks(connection, EVALUATION_MARK).get(EVALUATION_MARK) != mark:
                 raise Overtaken
             if shift_ms:
                 outbox.shift(connection, shift_ms)
@@ -186,10 +206,10 @@ class Ticker:
                 queries.add_transition(connection, transition.row(new_id()))
             for letter in letters:
                 outbox.put(connection, letter)
-            evaluated_ms = now_ms if evaluated or mark is None else mark[0]
-            queries.set_mark(connection, EVALUATION_MARK, evaluated_ms, f"{self._owner} {new_id()}")
+            queries.set_mark(connection, EVALUATION_MARK, *after)
 
         self._recorder.execute(write, durable=bool(judged.transitions or letters)).result(COMMIT_TIMEOUT_S)
+        return after
 
     def _receiver(self, name: str) -> Receiver:
         return next(receiver for receiver in self.receivers if receiver.name == name)

@@ -85,3 +85,8 @@ def _keep_beating(heart: Heart) -> None:
     while True:
         time.sleep(BEAT_EVERY)
         heart.beat()
+
+
+def awake() -> float:
+    """Seconds on a clock that does not count while this process stands still."""
+    return time.monotonic() - seconds()

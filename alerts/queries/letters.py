@@ -49,6 +49,16 @@ def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_
     return row if row is None else tuple(row)
 
 
+def hand_back(connection: Connection, identifier: str, owner: str) -> bool:
+    """Let a notification that was taken, and not sent, be taken again; returns whether it still was `owner`'s."""
+    cursor = connection.execute(
+        "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until_ms = NULL"
+        " WHERE id = ? AND state = 'leased' AND lease_owner = ?",
+        [identifier, owner],
+    )
+    return bool(cursor.rowcount == 1)
+
+
 def release_expired(connection: Connection, now_ms: int, horizon_ms: int, under_way: Sequence[str] = ()) -> int:
     """Give leases back that ran out, or that lie in an impossible future; returns how many.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -452,3 +453,28 @@ def test_slack_that_says_something_else_than_ok_is_tried_again(world: World) -> 
         world.clock.pass_(6)
         dispatcher.deliver_next(ops)
     assert states(world) == ["delivered"]
+
+
+def test_a_letter_is_not_sent_by_a_process_that_stood_still_after_it_took_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came a second time, behind the one that took it back."""
+    with Listener() as server:
+        ops = receiver("ops", server.url)
+        frozen, other = (Dispatcher(world.recorder, world.clock, [ops], name) for name in "ab")
+        for body in ('"firing"', '"resolved"'):
+            letter(world, "ops", body)
+        claim = frozen._claim
+
+        def claim_and_stand_still(*arguments: Any) -> Any:
+            claimed = claim(*arguments)
+            world.clock.pass_(60)
+            return claimed
+
+        monkeypatch.setattr(frozen, "_claim", claim_and_stand_still)
+        assert frozen.deliver_next(ops) == 0.0
+        assert server.letters == []
+        deliver_all(other, ops)
+        assert [one.body for one in server.letters] == [b'"firing"', b'"resolved"']
+        assert states(world) == ["delivered", "delivered"]
+        assert [row[0] for row in world.rows("SELECT attempts FROM outbox")] == [1, 1]

@@ -213,6 +213,44 @@ def test_a_stepped_clock_fires_neither_early_nor_late(world: World, step: float)
     assert "15 min" in desk.bodies()[0]["alerts"][0]["annotations"]["summary"]
 
 
+def test_a_step_that_another_evaluator_has_made_up_for_is_not_made_up_for_again(world: World) -> None:
+    """One that came back after the clock was stepped moved everything a second time: into the future, or long over."""
+    world.agree("secondary")
+    first, second = Desk(world, ON_SECONDARY), Desk(world, ON_SECONDARY)
+    first.tick()
+    second.tick(300)
+    world.clock.step(7200)
+    second.tick(300)
+    first.tick(299)
+    assert first.states() == [("inactive", "pending")]
+    first.tick(1)
+    assert first.states()[-1] == ("pending", "firing")
+
+
+def test_a_step_is_made_up_for_by_the_next_tick_when_one_could_not_be_committed(world: World) -> None:
+    world.agree("secondary")
+    desk = Desk(world, ON_SECONDARY)
+    desk.tick()
+    world.clock.step(7200)
+    world.execute("CREATE TRIGGER no BEFORE UPDATE ON marks BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(Exception, match="no"):
+        desk.tick(300)
+    world.execute("DROP TRIGGER no")
+    desk.tick(599)
+    assert desk.states() == [("inactive", "pending")]
+    desk.tick(1)
+    assert desk.states()[-1] == ("pending", "firing")
+
+
+def test_a_tick_whose_process_lost_the_lease_meanwhile_writes_nothing(world: World) -> None:
+    world.agree("secondary")
+    rules = parse_rules(AT_ONCE).rules
+    ticker = Ticker(world.recorder, world.clock, ["chat"], (receiver(),), "https://x", "a", leads=lambda: False)
+    with pytest.raises(Overtaken):
+        ticker.tick(rules)
+    assert world.rows("SELECT 1 FROM alert_states UNION ALL SELECT 1 FROM marks") == []
+
+
 def test_a_letter_that_waits_goes_on_waiting_as_long_after_the_clock_steps_back(world: World) -> None:
     world.agree("secondary")
     desk = Desk(world, AT_ONCE)
