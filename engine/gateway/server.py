@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import socket
 from pathlib import Path
@@ -16,9 +17,13 @@ from engine.config import Config
 from engine.core.errors import ConfigurationError
 from engine.gateway.protocol import GatewayProtocol
 
+log = logging.getLogger(__name__)
+
 BACKLOG: Final = 2048
 KEEP_ALIVE: Final = 75
 """Seconds an idle connection is kept; longer than a load balancer's usual minute."""
+HANGS_AFTER: Final = 15.0
+"""Seconds without an answer after which a worker is asked once more, and then replaced."""
 
 
 FINE, FAILED = 0, 1
@@ -96,13 +101,30 @@ def run(application: str, config: Config, taken: socket.socket, *, workers: int 
     }
     prepared = uvicorn.Config(application, **settings)
     if workers > 1:
-        supervisor = Multiprocess(prepared, sockets=[taken])
+        supervisor = _Supervisor(prepared, sockets=[taken])
         supervisor.run()
         return FAILED if any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes) else FINE
     server = uvicorn.Server(prepared)
     _end_quietly(server)
     server.run(sockets=[taken])
     return FINE if server.started else FAILED
+
+
+class _Supervisor(Multiprocess):
+    """Replaces workers that ended or hang, but none that only stood still for a while.
+
+    With a worker everybody it serves is cut off. uvicorn gives it five seconds to answer, and after a pause of the
+    machine none at all: the time is over when the supervisor goes on, and the worker may go on a moment later.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        """See `Multiprocess.keep_subprocess_alive`, which asks again whom it replaces."""
+        if all(one.is_alive(HANGS_AFTER) for one in self.processes):
+            return
+        before = [one.pid for one in self.processes]
+        super().keep_subprocess_alive()
+        for pid in set(before) - {one.pid for one in self.processes}:
+            log.warning("worker %s ended or did not answer any more; another one takes its place", pid)
 
 
 def _end_quietly(server: uvicorn.Server) -> None:

@@ -23,7 +23,7 @@ RULES = """
 [[rules]]
 alert = "OnSecondary"
 expr = 'active_model == "secondary"'
-for = "4s"
+for = "3s"
 """
 SETTINGS = """
 [store]
@@ -99,7 +99,7 @@ def test_an_evaluator_that_was_stopped_while_another_spoke_for_the_fleet_is_quie
         assert letter.json["commonLabels"]["alertname"] == "OnSecondary"
         first.process.send_signal(signal.SIGCONT)
         eventually(lambda: first.health() == "evaluator well quiet")
-        never(lambda: len(ops.letters) > 1, during=1.5)
+        never(lambda: len(ops.letters) > 1, during=1.0)
         assert first.world.rows("SELECT to_state FROM alert_transitions") == [("pending",), ("firing",)]
 
 
@@ -110,7 +110,7 @@ def test_an_evaluator_that_was_stopped_alone_goes_on_and_was_well_all_the_time(t
         ticked = "SELECT ts_ms FROM marks WHERE name = 'evaluation'"
         eventually(lambda: alone.world.rows(ticked))
         alone.process.send_signal(signal.SIGSTOP)
-        time.sleep(3.0)
+        time.sleep(2.0)
         ((before,),) = alone.world.rows(ticked)
         alone.process.send_signal(signal.SIGCONT)
         assert alone.health() == "evaluator well speaks"

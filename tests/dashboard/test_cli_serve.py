@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.dashboard.running import Place, ask, fetch, listens, running, serving
+from tests.dashboard.running import Place, Running, ask, fetch, listens, running, serving
 
 
 @pytest.fixture
@@ -102,21 +103,38 @@ def test_a_stream_that_is_open_is_finished_before_it_stops(place: Place) -> None
         assert process.end() == 0
 
 
+def workers_of(place: Place, process: Running) -> set[int]:
+    """The two processes that answer."""
+    found: set[int] = set()
+
+    def both_answered() -> bool:
+        found.add(int(fetch(f"{place.url}/healthz")[1]["instance"].split("-")[-2]))
+        return len(found) == 2
+
+    process.wait_for(both_answered, "answered from two processes")
+    return found
+
+
 def test_two_workers_both_serve_and_both_stop(place: Place) -> None:
     with serving(place, "--workers", "2") as process:
-        names: set[str] = set()
-
-        def both_answered() -> bool:
-            names.add(fetch(f"{place.url}/healthz")[1]["instance"])
-            return len(names) == 2
-
-        process.wait_for(both_answered, "answered from two processes")
+        workers_of(place, process)
         ask(place)
         children = psutil.Process(process.process.pid).children(recursive=True)
         assert process.stop() == 0
         assert psutil.wait_procs(children, timeout=30)[1] == []
         assert "Traceback" not in process.said
         assert "uvicorn" not in process.said
+
+
+def test_a_worker_that_is_stopped_for_some_seconds_is_not_killed_with_all_that_it_serves(place: Place) -> None:
+    with serving(place, "--workers", "2") as process:
+        workers = workers_of(place, process)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(6.0)
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        assert workers_of(place, process) == workers
 
 
 def test_a_worker_that_is_killed_is_replaced(place: Place) -> None:
@@ -132,6 +150,7 @@ def test_a_worker_that_is_killed_is_replaced(place: Place) -> None:
             return len([name for name in names if f"-{victim}-" not in name]) == 2
 
         process.wait_for(two_others_answered, "served by two processes again")
+        assert f"worker {victim} ended" in process.said
         assert process.stop() == 0
 
 
