@@ -59,7 +59,9 @@ class Roster:
 
         Args:
             alive: Members with a fresh lease.
-            lost: Members without one; `lost_for` is the least time since, as far as the store knows.
+            lost: Members without one; `lost_for` is the least time since, as far as the store knows. It is believed of
+                those who were never seen here: of others it may be the time in which a store that stood still, or was
+                out of reach, heard from nobody, and whoever came back first would take all the others for long gone.
             left: Instances that went on purpose. One that the store does not mention at all counts as lost,
                 because a store may lose its data while a network is split.
 
@@ -69,12 +71,12 @@ class Roster:
         now = self._clock()
         for name in left:
             self._drop(name)
+        for name in lost.keys() - self._known.keys():
+            self._lost_at[name] = now - lost[name].lost_for
         for name, member in alive.items():
             self._known[name] = replace(member, alive=True, lost_for=0.0)
             self._lost_at.pop(name, None)
-        for name, member in lost.items():
-            self._known[name] = member
-            self._lost_at[name] = min(self._lost_at.get(name, now), now - member.lost_for)
+        self._known.update(lost)
         for name in self._known.keys() - alive.keys():
             if now - self._lost_at.setdefault(name, now) > MEMORY:
                 self._drop(name)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.request
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -78,6 +81,16 @@ class Server(ABC):
 
     def _said(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-2000:]
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It does nothing, as on a machine that is paused; its clock goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it like a power cut."""

@@ -268,6 +268,27 @@ def test_a_redis_that_lost_everything_is_filled_again_and_lost_members_stay_know
     assert [(member.instance, member.alive) for member in two.members()] == [("a", False), ("b", True)]
 
 
+@pytest.mark.parametrize("kind", ["redis", "etcd"])
+def test_the_time_in_which_a_server_heard_from_nobody_makes_nobody_long_lost(
+    kind: str, own_server: Start, join: Join
+) -> None:
+    """Whoever came back first was alone in the fleet, past all grace, and could move it."""
+    server = own_server(kind)
+    one, two = join(server.url), join(server.url, "b")
+    one.register(Member("a", "h1"), 1.0)
+    two.register(Member("b", "h2"), 1.0)
+    assert [member.alive for member in one.members()] == [True, True]
+    with server.standing_still():
+        time.sleep(3.0)
+    one.register(Member("a", "h1"), 10.0)
+    eventually(lambda: not one.members()[1].alive)
+    returned = time.monotonic()
+    other = one.members()[1]
+    assert other.lost_for < 1.0 + (time.monotonic() - returned)
+    two.register(Member("b", "h2"), 10.0)
+    assert [member.alive for member in one.members()] == [True, True]
+
+
 def test_a_redis_that_lost_its_last_write_says_so_and_takes_a_later_epoch(shared_server: Start, join: Join) -> None:
     server, name = shared_server("redis"), f"back{time.monotonic_ns()}"
     one = join(corner(server.url, name))

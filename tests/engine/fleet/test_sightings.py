@@ -60,6 +60,17 @@ def test_what_the_store_knows_counts_for_a_newcomer() -> None:
     assert roster.observe({}, {"a": lost}, ())[0].lost_for == 35.0
 
 
+def test_what_the_store_knows_counts_for_nobody_who_was_seen_alive() -> None:
+    clock = Clock()
+    roster = Roster(clock)
+    roster.observe({"a": A, "b": B}, {}, ())
+    clock.now += 200
+    lost = {"b": Member("b", "h2", lost_for=185.0)}
+    assert roster.observe({"a": A}, lost, ())[1].lost_for == 0.0
+    clock.now += 5
+    assert roster.observe({"a": A}, lost, ())[1].lost_for == 5.0
+
+
 def test_a_member_the_store_forgot_is_lost_and_one_that_left_is_not() -> None:
     roster = Roster(Clock())
     roster.observe({"a": A, "b": B}, {}, ())
