@@ -131,7 +131,7 @@ def test_a_worker_that_is_stopped_for_some_seconds_is_not_killed_with_all_that_i
         workers = workers_of(place, process)
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        time.sleep(6.0)
+        time.sleep(5.7)
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
         assert workers_of(place, process) == workers
