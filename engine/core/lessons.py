@@ -5,6 +5,7 @@ What it guarantees:
 - An operator's test teaches nothing, except where the provider's limit stands, which is the same whoever asked.
 - What a call from before the breaker's last change found counts nowhere: not in the breaker, not for the way back.
 - Running out of a time that we cut short ourselves is no failure of the model, and a pause of ours no slowness of it.
+  Nor is a connection that broke in a longer one: whoever talks to a process that stands still gives up some time.
 - A canary's pass does not make a model well that fails another canary; its failure shuts the model.
 - A failed probe of the way back opens primary's breaker, whatever its window says.
 - Every change of a breaker, and every model that takes itself out of service, comes back as an event to record.
@@ -19,6 +20,11 @@ from engine.core.effects import Attempt, BreakerMoved, Event, ModelRefused, Outc
 from engine.core.messages import Role
 from engine.core.outcomes import RULES, Category, Effect
 from engine.core.switchboard import Line, Switchboard
+
+BREAKS = 5.0
+"""Seconds of standing still after which what broke may have broken by that. Whoever is busy stands still for less."""
+BROKEN = frozenset({Category.CONNECTION, Category.TIMEOUT, Category.TRUNCATED})
+"""What an attempt may end as that the other side gave up."""
 
 
 def learn(
@@ -107,6 +113,8 @@ def _effect(board: Switchboard, asked: PlanRequest, attempt: Attempt, outcome: O
     category, canary = outcome.category, asked.canary
     effect = RULES[category].breaker
     if outcome.past_deadline or (category is Category.TIMEOUT and attempt.shortened):
+        return Effect.NEUTRAL
+    if category in BROKEN and outcome.stood_still >= BREAKS:
         return Effect.NEUTRAL
     if canary and effect is Effect.OK and board.drift.stands(attempt.role, outcome.now, but=canary) is not None:
         return Effect.NEUTRAL

@@ -7,7 +7,7 @@ import pytest
 from engine.core.agreement import Document
 from engine.core.breaker import BreakerState, Permit
 from engine.core.effects import Attempt, BreakerMoved, Event, ModelRefused, Outcome, PlanRequest
-from engine.core.lessons import learn
+from engine.core.lessons import BREAKS, BROKEN, learn
 from engine.core.messages import Completion, FinishReason, Limits, Request, Role, Usage
 from engine.core.outcomes import RULES, Category, Effect, ProviderFailure
 from engine.core.policy import ManagerPolicy, ModelFacts
@@ -33,7 +33,9 @@ def ended(
         answer = Completion("hi", FinishReason.STOP, usage or Usage(3, 1))
         return Outcome(category, now, took, ttft=ttft, completion=answer, stood_still=stood_still)
     failure = ProviderFailure(category, retry_after=retry_after)
-    return Outcome(category, now, took, ttft=ttft, failure=failure, past_deadline=past_deadline)
+    return Outcome(
+        category, now, took, ttft=ttft, failure=failure, past_deadline=past_deadline, stood_still=stood_still
+    )
 
 
 class Lesson:
@@ -130,6 +132,17 @@ def test_a_stream_is_slow_by_its_first_token_and_a_failure_is_not_slow_too(
     lesson = Lesson()
     lesson.learn(category, streamed=streamed, took=POLICY.breaker.slow_call + 1.0, ttft=1.0)
     assert lesson.line.breaker.snapshot(lesson.now).slow == slow
+
+
+@pytest.mark.parametrize("category", [one for one in Category if RULES[one].breaker is Effect.FAILURE])
+@pytest.mark.parametrize("stood_still", [BREAKS - 0.1, BREAKS])
+def test_what_breaks_while_this_process_stands_still_for_long_is_not_the_models_failure(
+    category: Category, stood_still: float
+) -> None:
+    lesson = Lesson()
+    lesson.learn(category, took=60.0, stood_still=stood_still)
+    excused = stood_still >= BREAKS and category in BROKEN
+    assert lesson.seen == (0, 0, 0, 0) if excused else (1, 1, 1, 0)
 
 
 @pytest.mark.parametrize(("stood_still", "slow"), [(0.0, 1), (59.0, 1), (61.0, 0)])
