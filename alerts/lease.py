@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from engine import standstill
-from engine.clock import Clock
 from engine.fleet.base import Coordinator, CoordinatorUnavailable
 
 log = logging.getLogger(__name__)
@@ -21,13 +20,11 @@ class Lease:
     Args:
         coordinator: Who gives it; `None`: nobody else wants it.
         owner: Who wants it.
-        clock: Monotonic seconds.
     """
 
-    def __init__(self, coordinator: Coordinator | None, owner: str, clock: Clock) -> None:
+    def __init__(self, coordinator: Coordinator | None, owner: str) -> None:
         self._coordinator = coordinator
         self._owner = owner
-        self._clock = clock
         self._unreachable_since: float | None = None
         self._until = 0.0
         self.held = False
@@ -35,11 +32,11 @@ class Lease:
     @property
     def stale(self) -> bool:
         """Whether it was held, and may be another's by now: this process stood still, or could not ask."""
-        return self.held and self._clock.monotonic() >= self._until
+        return self.held and standstill.now() >= self._until
 
     def renew(self, ttl: float) -> bool:
         """Take or keep it for so many seconds; returns whether it is held."""
-        now = self._clock.monotonic()
+        now = standstill.now()
         try:
             self.held = self._coordinator is None or self._coordinator.lease(LEASE, self._owner, ttl)
         except CoordinatorUnavailable:  # the agent says why

@@ -132,8 +132,8 @@ class AlertService:
         self._interval = config.alerts.evaluate_every
         self.receivers = receivers_of(config, environ)
         self.rules = RuleBook(config.alert_rules_path, host if local is not None else "")
-        self._voice = Lease(coordinator, self._owner, self._clock)
-        self._lease = self._voice if local is None else Lease(local, self._owner, self._clock)
+        self._voice = Lease(coordinator, self._owner)
+        self._lease = self._voice if local is None else Lease(local, self._owner)
         self._base_url = config.dashboard_url
         self._heartbeat_url = environ.get(config.alerts.heartbeat_url_env) if config.alerts.heartbeat_url_env else None
         self.ticker = Ticker(
@@ -262,7 +262,7 @@ class AlertService:
     def _lead(self) -> None:
         """Take, renew or lose the evaluator's part, unless that was done a moment ago."""
         with self._leading:
-            now = self._clock.monotonic()
+            now = standstill.now()
             if now < self._renew_at:
                 return
             self._renew_at = now + LEASE_RENEW_S

@@ -5,6 +5,9 @@ is late looks once more before it says that nothing came: a pause of ours is not
 
 Nor for one that is slow, or for a duty that hangs: a thread that does nothing but beat knows how long the process stood
 still, and who judges a duration takes that off (`seconds`). Until `watch` was called nothing is known and taken off.
+
+A machine that sleeps stands still, too, but a monotonic clock does not count that everywhere: here it is counted by one
+that does (`now`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,14 @@ BEAT_EVERY: Final = 0.25
 """Seconds between two beats of the thread that notices standing still."""
 
 
+def now() -> float:
+    """Seconds on a clock that only grows, also while the machine sleeps; where there is none, on the monotonic one."""
+    return time.monotonic() if _SLEEPLESS is None else time.clock_gettime(_SLEEPLESS)
+
+
+_SLEEPLESS: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 def wait(blocking: Callable[[float], bool], seconds: float) -> bool:
     """Wait for something on a thread.
 
@@ -38,10 +49,10 @@ class Heart:
     """Beats, and tells by the gaps how long the process stood still.
 
     Args:
-        clock: Monotonic seconds.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = now) -> None:
         self._clock = clock
         self._beaten = clock(), 0.0  # when last, and the seconds stood still until then: read and replaced as one
 
@@ -53,8 +64,16 @@ class Heart:
 
     def stood_still(self) -> float:
         """Seconds that the process stood still so far, the gap among them that no beat has ended yet."""
+        return self._stood_still(self._clock())
+
+    def awake(self) -> float:
+        """Seconds on a clock that does not count while the process stands still."""
+        now = self._clock()
+        return now - self._stood_still(now)
+
+    def _stood_still(self, now: float) -> float:
         last, stood = self._beaten
-        return stood + _gap(last, self._clock())
+        return stood + _gap(last, now)
 
 
 def _gap(last: float, now: float) -> float:
@@ -70,7 +89,7 @@ def watch() -> None:
     """Begin to notice standing still in this process; calling it again does nothing."""
     global _heart  # noqa: PLW0603 - it is the process that stands still, whatever it holds
     with _starting:
-        if _heart is None or _heart[0] != os.getpid():
+        if _beating() is None:
             heart = Heart()
             _heart = os.getpid(), heart
             threading.Thread(target=_keep_beating, args=(heart,), name="switchgear-heart", daemon=True).start()
@@ -78,15 +97,22 @@ def watch() -> None:
 
 def seconds() -> float:
     """Seconds that this process stood still so far; only differences mean something."""
-    return 0.0 if _heart is None or _heart[0] != os.getpid() else _heart[1].stood_still()
+    heart = _beating()
+    return 0.0 if heart is None else heart.stood_still()
+
+
+def awake() -> float:
+    """Seconds on a clock that does not count while this process stands still."""
+    heart = _beating()
+    return now() if heart is None else heart.awake()
+
+
+def _beating() -> Heart | None:
+    """The heart of this process, which is not that of a process it was forked from."""
+    return None if _heart is None or _heart[0] != os.getpid() else _heart[1]
 
 
 def _keep_beating(heart: Heart) -> None:
     while True:
         time.sleep(BEAT_EVERY)
         heart.beat()
-
-
-def awake() -> float:
-    """Seconds on a clock that does not count while this process stands still."""
-    return time.monotonic() - seconds()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from engine import standstill
 from engine.core.agreement import Member
 from engine.fleet.gauges import gauges_of
 from engine.fleet.rounds import ROUND_EVERY, Rounds
@@ -70,9 +71,9 @@ class Agent(Rounds):
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        due = self._clock.monotonic()
+        due = standstill.now()
         while not self._stopping:
-            self.stood_still(self._clock.monotonic() - due)
+            self.stood_still(standstill.now() - due)
             self._wake.clear()
             try:
                 self.turn()
@@ -80,7 +81,7 @@ class Agent(Rounds):
                 log.exception("a round of agreement failed; the last agreement stands")
             self._first.set()
             self._beside()
-            due = self._clock.monotonic() + ROUND_EVERY
+            due = standstill.now() + ROUND_EVERY
             self._wake.wait(ROUND_EVERY)
 
     def _beside(self) -> None:

@@ -128,6 +128,16 @@ def test_a_heart_counts_what_is_missing_between_two_beats_at_once_and_only_once(
     assert heart.stood_still() == pytest.approx(67.0)
 
 
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock here counts sleep")
+def test_a_machine_that_sleeps_stands_still_although_the_monotonic_clock_does_not_count_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heart, clock = standstill.Heart(), time.clock_gettime
+    assert heart.stood_still() < 60.0
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + 8 * 3600 * (which == time.CLOCK_BOOTTIME))
+    assert heart.stood_still() >= 8 * 3600 - standstill.BEAT_EVERY
+
+
 def test_a_process_knows_how_long_it_stood_still() -> None:
     program = "from engine import standstill as s; s.watch(); s.watch(); print(0); input(); print(s.seconds())"
     with subprocess.Popen(

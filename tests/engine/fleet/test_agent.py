@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,6 +105,23 @@ def test_the_end_of_an_operators_force_is_no_finding_about_the_model(instance: I
     eventually(lambda: instance.agent.agreed_ms != before)
     assert exchange.vote().primary.verdict == "abstain"
     assert exchange.board.document.active is Role.PRIMARY
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock here counts sleep")
+def test_after_the_machine_slept_it_abstains_although_the_monotonic_clock_did_not_count_it(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    agent, clock = instance.agent, time.clock_gettime
+    assert agent._silent_until < instance.clock.monotonic()
+    hours = [0]
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + 3600 * hours[0])
+
+    def abstains_after_another_hour() -> bool:
+        hours[0] += 1
+        return agent._silent_until > instance.clock.monotonic()
+
+    eventually(abstains_after_another_hour, every=0.2)
 
 
 def test_closing_twice_and_from_two_threads_is_closing_once(instance: Instance) -> None:
