@@ -21,6 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from typing_extensions import Buffer
 
+from engine.standstill import CATCH_UP, STOOD_STILL
+
 CONNECT_TIMEOUT_S = 3.0
 TOTAL_TIMEOUT_S = 15.0
 BODY_LIMIT = 64 * 1024
@@ -151,16 +153,20 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
 
 
 class _Bounded(io.RawIOBase):
-    """Reads a socket until a deadline that no drip of bytes extends."""
+    """Reads a socket until a deadline that no drip of bytes extends, and what came while this process stood still."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock = sock
         self._deadline = deadline
+        self._caught_up = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
+        now = time.monotonic()
+        if now - self._deadline > STOOD_STILL and not self._caught_up:
+            self._caught_up, self._deadline = True, now + CATCH_UP
         self._sock.settimeout(_left(self._deadline))
         return self._sock.recv_into(memoryview(buffer))
 
@@ -220,7 +226,7 @@ def post(
             response = http.client.HTTPResponse(_Wire(sock, deadline), method=method)  # type: ignore[arg-type]
             response.begin()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, _body(response, deadline))
+            return Answer(response.status, found, _body(response))
     except TimeoutError:
         msg = f"{host} did not answer within {timeout:g} s"
         raise Unreachable(msg) from None
@@ -265,12 +271,12 @@ def _head(parts: SplitResult, method: str, headers: Mapping[str, str], length: i
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
-def _body(response: http.client.HTTPResponse, deadline: float) -> bytes:
+def _body(response: http.client.HTTPResponse) -> bytes:
     """The first bytes of the body: the status is what counts, so a body that stalls or breaks is left as it is."""
     parts: list[bytes] = []
     size = 0
     try:
-        while size < BODY_LIMIT and _left(deadline) > 0:
+        while size < BODY_LIMIT:
             part = response.read1(BODY_LIMIT - size)
             if not part:
                 break

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from alerts import net
 from alerts.channels.channel import Channel, compact_json
 from alerts.notices import Notice, Status
+from engine import standstill
 
 SELF_HOSTED = tuple(
     name + ending for name in ("json", "xml", "form", "apprise", "gotify", "ntfy") for ending in ("", "s")
@@ -51,20 +53,31 @@ def send(url: str, body: str, allow_private: bool) -> str | None:
             return str(error)
     order = {"url": url, "message": json.loads(body), "allow_private": allow_private}
     try:
-        done = subprocess.run(  # noqa: S603 - our own program; the address goes in by its input
-            [sys.executable, "-P", "-m", PROGRAM],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        error_text = json.loads(done.stdout.splitlines()[-1])["error"]
-    except subprocess.TimeoutExpired:
-        return f"apprise did not come to an end within {TIMEOUT_S:g} s"
+        said = _run(json.dumps(order))
+        if said is None:
+            return f"apprise did not come to an end within {TIMEOUT_S:g} s"
+        error_text = json.loads(said.splitlines()[-1])["error"]
     except (OSError, ValueError, IndexError, KeyError):
         return "apprise broke off"
     return None if error_text is None else str(error_text)
+
+
+def _run(order: str) -> str | None:
+    """Run the program with its order; returns what it said, `None` when it did not end in time."""
+    command = [sys.executable, "-P", "-m", PROGRAM]
+    given, said = iter([order]), list[str]()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:  # noqa: S603 - ours
+
+        def ended(seconds: float) -> bool:
+            with suppress(subprocess.TimeoutExpired):
+                said.append(process.communicate(next(given, None), timeout=seconds)[0])
+            return bool(said)
+
+        try:
+            return said[0] if standstill.wait(ended, TIMEOUT_S) else None
+        finally:
+            process.kill()
 
 
 CHANNEL = Channel("apprise", render, send=send)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from alerts import net
-from tests.alerts.listener import Listener, RawServer
+from tests.alerts.listener import Letter, Listener, RawServer
 from tests.authority import Authority
+from tests.patience import PATIENCE_S
 
 PRIVATE = """
 127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 240.0.0.1
@@ -186,6 +190,35 @@ def test_an_authority_of_ones_own_is_named_in_the_environment(tmp_path: Path, mo
             net.post(url, b"{}", {}, allow_private=True)
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
         assert net.post(url, b"{}", {}, allow_private=True).status == 200
+
+
+STANDING = """
+import sys
+from alerts import net
+print("sending")
+print(net.post(sys.argv[1], b"{}", {}, allow_private=True, timeout=1.5).body)
+"""
+
+
+def test_an_answer_that_came_while_the_process_stood_still_is_read_to_its_end() -> None:
+    """Its body was left unread, so Slack and PagerDuty had not said that they took it, and it was sent again."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def when_told(letter: Letter, n: int) -> tuple[int, dict[str, str], bytes]:
+        asked.set()
+        answer.wait(PATIENCE_S)
+        return 200, {}, b"ok"
+
+    with (
+        Listener(when_told) as server,
+        subprocess.Popen([sys.executable, "-c", STANDING, server.url], stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert asked.wait(PATIENCE_S)
+        process.send_signal(signal.SIGSTOP)
+        answer.set()
+        time.sleep(2.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate()[0].splitlines() == ["sending", "b'ok'"]
 
 
 def test_tls_is_verified_by_name_although_an_address_is_connected_to(tmp_path: Path) -> None:

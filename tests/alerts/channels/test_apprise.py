@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from alerts.channels import apprise_channel
 from alerts.channels.apprise_channel import send
 from tests.alerts.listener import Listener, RawServer
+from tests.patience import eventually
 
 pytest.importorskip("apprise")
 
@@ -98,3 +103,28 @@ def test_what_apprise_does_not_understand_is_said_without_the_address() -> None:
     assert error is not None
     assert "does not understand" in error
     assert "s3cret" not in error
+
+
+SENDING = """
+import sys
+from alerts.channels import apprise_channel
+apprise_channel.TIMEOUT_S = 6.0
+print(apprise_channel.send(sys.argv[1], sys.argv[2], True))
+"""
+
+
+@pytest.mark.soak
+def test_a_message_that_was_sent_while_the_process_stood_still_was_sent_in_time() -> None:
+    """It was said not to have come to an end, and came a second time."""
+    with (
+        Listener() as server,
+        subprocess.Popen(
+            [sys.executable, "-c", SENDING, f"json://127.0.0.1:{server.port}/", BODY], stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        eventually(lambda: psutil.Process(process.pid).children())
+        process.send_signal(signal.SIGSTOP)
+        server.wait_for(1)
+        time.sleep(7.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate()[0].strip() == "None"
