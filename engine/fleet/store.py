@@ -24,7 +24,7 @@ from engine.core.errors import StoreUnavailable
 from engine.core.messages import Role
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.hints import Watcher
-from engine.fleet.sightings import MEMORY
+from engine.fleet.sightings import MEMORY, Roster
 from engine.fleet.values import require_later, votes_from
 from engine.recorder import Recorder
 from engine.sqlite import Connection
@@ -64,6 +64,7 @@ class StoreCoordinator:
         self._clock = clock
         self._wall_ms = wall_ms
         self._seen: dict[tuple[str, str], tuple[str, float]] = {}
+        self._roster = Roster(clock)
         self._watcher = Watcher(str(self._store.path), self._epoch, POLL)
         self._mine: set[str] = set()
         self._leases: dict[str, str] = {}
@@ -125,17 +126,15 @@ class StoreCoordinator:
 
     def members(self) -> list[Member]:
         """See `Coordinator.members`."""
-        rows = self._all(
-            "SELECT instance, host, version, started_ms, beat, ttl_ms, updated_ms, gauges FROM instances"
-            " ORDER BY instance"
-        )
-        found = []
+        rows = self._all("SELECT instance, host, version, started_ms, beat, ttl_ms, updated_ms, gauges FROM instances")
+        alive: dict[str, Member] = {}
+        lost: dict[str, Member] = {}
         for instance, host, version, started_ms, beat, ttl_ms, updated_ms, gauges in rows:
             over = self._age("member", instance, beat, updated_ms) - ttl_ms / 1000
             if over < MEMORY:
                 member = Member(instance, host, version, started_ms, over < 0, max(0.0, over), json.loads(gauges))
-                found.append(member)
-        return found
+                (alive if member.alive else lost)[instance] = member
+        return self._roster.observe(alive, lost, self._roster.names - alive.keys() - lost.keys())
 
     def lease(self, name: str, owner: str, ttl: float) -> bool:
         """See `Coordinator.lease`."""

@@ -96,6 +96,21 @@ def test_what_was_left_from_before_a_restart_is_not_news(recorder: Recorder) -> 
     assert after.lease("evaluator", "b", 10.0) is True
 
 
+def test_the_time_in_which_nobody_could_write_makes_nobody_long_lost(recorder: Recorder) -> None:
+    """Of hosts that share a store, whoever wrote first was alone, past all grace, and could move the others."""
+    clock = Clock()
+    one, two = observer(recorder, clock), observer(recorder, clock)
+    for _ in range(2):
+        one.register(Member("a", "h1"), 10.0)
+        two.register(Member("b", "h2"), 10.0)
+        assert [member.alive for member in one.members()] == [True, True]
+    clock.pass_by(200.0)
+    one.register(Member("a", "h1"), 10.0)
+    assert [(member.alive, member.lost_for) for member in one.members()] == [(True, 0.0), (False, 0.0)]
+    clock.pass_by(5.0)
+    assert one.members()[1].lost_for == 5.0
+
+
 def test_a_member_lost_for_long_is_forgotten(recorder: Recorder) -> None:
     clock = Clock()
     one = observer(recorder, clock)
