@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import charts, export, parts, shared, wording
-from dashboard.availability import Health, summary
+from dashboard.availability import Health, Summary, summary
 from dashboard.casefile import ENDINGS, CaseFile, Line, advices_of, before_during_after, what_failed
 from dashboard.charts import Series
 from dashboard.frame import address, banner_row, clock, page, pager, theme, title
@@ -30,6 +30,11 @@ def incidents() -> None:
         _list(manager)
 
 
+def _degraded_note(totals: Summary, bin_minutes: int) -> str:
+    """The share, and that over a month an hour below what is expected counts whole."""
+    return percent(totals.degraded_share) + (", hours below 99 % whole" if bin_minutes >= 60 else "")
+
+
 def _list(manager: str) -> None:
     picked = st.segmented_control(
         "Span",
@@ -42,13 +47,14 @@ def _list(manager: str) -> None:
     )
     days = SPANS.get(picked or "7 days", 7)
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
-    totals = summary(shared.past(manager, days * DAY_MS, sums_only=True))
+    past = shared.past(manager, days * DAY_MS, sums_only=True)
+    totals = summary(past)
     parts.show(
         div(
             "sg-card sg-tiles",
             parts.big_figure("incidents", str(len(found))),
             parts.big_figure("on secondary", about(totals.on_secondary_ms / 1000), percent(totals.secondary_share)),
-            parts.big_figure("degraded", about(totals.degraded_ms / 1000), percent(totals.degraded_share)),
+            parts.big_figure("degraded", about(totals.degraded_ms / 1000), _degraded_note(totals, past.bin_minutes)),
             parts.big_figure("requests hurt", number(sum(line.harm.hurt for line in found)), "failed or shed"),
             parts.big_figure(
                 "rescued", number(sum(line.harm.rescued for line in found)), "answered by the other model"

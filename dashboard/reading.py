@@ -28,10 +28,8 @@ SPARK_MINUTES = 60
 PROBES_WITHIN_MS = 10 * MINUTE_MS
 EVENTS_MOST = 2000
 BIN_MINUTES = 5
-"""Length of a bin of the past, over a month too: a bad minute must not make a bad hour."""
 LONG_MS = 8 * DAY_MS
-GOOD_HOUR = 0.999
-"""Over a stretch as long as that, an hour with this share of answers counts as good without a look at its bins."""
+"""A stretch as long as that has bins of an hour: the denser the traffic, the longer a month of minutes takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +184,8 @@ def read_past(
         span_ms: How far back.
         sums_only: Leave out what only ribbons show: failures and breakers.
     """
-    long = span_ms >= LONG_MS
-    size = 60 * MINUTE_MS if long else BIN_MINUTES * MINUTE_MS
+    step = 60 if span_ms >= LONG_MS else BIN_MINUTES
+    size = step * MINUTE_MS
     start = (now_ms - span_ms) // size * size
     before = queries.recent_moves(connection, manager, limit=1, until_ms=start)
 
@@ -200,14 +198,12 @@ def read_past(
     return Past(
         from_ms=start,
         to_ms=now_ms,
-        bin_minutes=BIN_MINUTES,
+        bin_minutes=step,
         manager=manager,
-        ended=queries.ends_series(
-            connection, manager, start, now_ms, step_minutes=BIN_MINUTES, enough=GOOD_HOUR if long else None
-        ),
+        ended=queries.ends_series(connection, manager, start, now_ms, step_minutes=step),
         failures=()
         if sums_only
-        else queries.attempt_series(connection, manager, start, now_ms, step_minutes=BIN_MINUTES, failed=True),
+        else queries.attempt_series(connection, manager, start, now_ms, step_minutes=step, failed=True),
         moves=events(EventKind.FAILOVER),
         active_before=before[0].to_role if before else "primary",
         breakers=() if sums_only else events(EventKind.BREAKER),

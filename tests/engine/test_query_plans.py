@@ -45,7 +45,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "facts": lambda c: queries.facts(c, BUSY, Window(MONTH + 1234, NOON)),
     "traffic_series": lambda c: queries.traffic_series(c, BUSY, MONTH, NOON, step_minutes=60),
     "ends_series": lambda c: queries.ends_series(c, BUSY, MONTH, NOON, step_minutes=5),
-    "ends_series, of good hours": lambda c: queries.ends_series(c, BUSY, MONTH, NOON, step_minutes=5, enough=0.999),
+    "ends_series by hour": lambda c: queries.ends_series(c, BUSY, MONTH, NOON, step_minutes=60),
     "traffic_series by minute": lambda c: queries.traffic_series(c, BUSY, MONTH, NOON),
     "attempt_series": lambda c: queries.attempt_series(c, BUSY, MONTH, NOON, step_minutes=60),
     "latency_series": lambda c: queries.latency_series(c, BUSY, MONTH, NOON, step_minutes=60, role="primary"),
