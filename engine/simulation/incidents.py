@@ -33,15 +33,19 @@ PER_SECOND: Final = 3.0
 FIRST_AFTER: Final = 75.0
 """Seconds until the first incident: time to look at what is normal."""
 
-EVERY: Final = 300.0
-"""Seconds between the beginnings of two incidents: time to come back, and a while of calm."""
-
 AT_ONCE: Final = 200
 """Requests in flight at most; a demo does not need more to show what happens when models hang."""
 
 STOP_WITHIN: Final = 5.0
 
-INCIDENTS: Final = (outage(75.0), rate_limit_storm(100.0, 0.5), flapping(120.0, up=5.0, down=15.0))
+INCIDENTS: Final = (
+    (outage(75.0), 300.0),
+    (rate_limit_storm(100.0, 0.5), 660.0),
+    (flapping(120.0, up=5.0, down=15.0), 1080.0),
+)
+"""What happens in turn, and the seconds until the next one begins: time to come back, for the alerts that look back
+over minutes to be over, so that each is an incident of its own, and for a while of calm."""
+
 PRIMARY_SPEED: Final = Profile(first_token=0.6, per_event=0.07, spread=0.35, words=90, words_per_event=6)
 SECONDARY_SPEED: Final = Profile(first_token=0.25, per_event=0.03, spread=0.3, words=90, words_per_event=6)
 
@@ -53,7 +57,6 @@ class DemoTraffic:
         instance: The process, with simulated providers.
         seed: Decides what is asked, and when.
         first_after: Seconds until the first incident.
-        every: Seconds between the beginnings of two incidents.
         per_second: Requests a second to the first manager.
     """
 
@@ -63,13 +66,11 @@ class DemoTraffic:
         *,
         seed: int = 11,
         first_after: float = FIRST_AFTER,
-        every: float = EVERY,
         per_second: float = PER_SECOND,
     ) -> None:
         self._instance = instance
         self._seed = seed
         self._first_after = first_after
-        self._every = every
         self._per_second = per_second
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,10 +149,10 @@ class DemoTraffic:
         model = self._instance.exchange(name).policy.primary.name
         log.info("demo: live traffic on %s; the first incident begins in %.0f s", name, self._first_after)
         await asyncio.sleep(self._first_after)
-        for incident in cycle(INCIDENTS):
+        for incident, until_next in cycle(INCIDENTS):
             await self._happen(incident, world, model)
-            log.info("demo: next incident in %.0f s", max(0.0, self._every - incident.lasts))
-            await asyncio.sleep(max(0.0, self._every - incident.lasts))
+            log.info("demo: next incident in %.0f s", until_next - incident.lasts)
+            await asyncio.sleep(until_next - incident.lasts)
 
     async def _happen(self, incident: Incident, world: World, model: str) -> None:
         log.warning("demo incident: %s of %s begins and lasts %.0f s", incident.name, model, incident.lasts)
