@@ -31,7 +31,7 @@ def incidents() -> None:
 
 
 def _degraded_note(totals: Summary, bin_minutes: int) -> str:
-    """The share, and that over a month an hour below what is expected counts whole."""
+    """The share, and that over a week or more an hour below what is expected counts whole."""
     return percent(totals.degraded_share) + (", hours below 99 % whole" if bin_minutes >= 60 else "")
 
 

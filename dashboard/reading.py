@@ -28,8 +28,8 @@ SPARK_MINUTES = 60
 PROBES_WITHIN_MS = 10 * MINUTE_MS
 EVENTS_MOST = 2000
 BIN_MINUTES = 5
-LONG_MS = 8 * DAY_MS
-"""A stretch as long as that has bins of an hour: the denser the traffic, the longer a month of minutes takes."""
+LONG_MS = 7 * DAY_MS
+"""A stretch as long as that has bins of an hour: the denser the traffic, the longer a week of minutes takes."""
 
 
 @dataclass(frozen=True, slots=True)
