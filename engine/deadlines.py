@@ -86,7 +86,7 @@ class Deadlines:
         """
         timer = Timer(self, when, call)
         heapq.heappush(self._timers, timer)
-        if when < self._rings_at:
+        if when < self._rings_at and not self._catching_up:
             self._ring_at(max(when, self.loop.time()))
         return timer
 

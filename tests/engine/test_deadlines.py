@@ -156,6 +156,22 @@ def test_after_a_standstill_all_wait_once_until_the_loop_has_caught_up() -> None
     assert struck == [9.0, 9.0, 9.0]
 
 
+def test_one_that_is_made_while_the_loop_catches_up_does_not_strike_the_late_ones_early() -> None:
+    loop = Hands()
+    kept, struck = Deadlines(loop), list[str]()
+    late = kept.call_at(1.0, lambda: struck.append("late"))
+    loop.now = 9.0
+    loop.turn(9.0)
+    kept.call_at(8.0, lambda: struck.append("over"))
+    kept.call_at(9.01, lambda: struck.append("soon"))
+    loop.turn(9.05)
+    assert struck == []
+    late.cancel()
+    loop.turn(9.2)
+    loop.close()
+    assert struck == ["over", "soon"]
+
+
 def test_one_that_is_over_when_it_is_made_waits_for_nothing() -> None:
     loop = Hands()
     kept, struck = Deadlines(loop), list[float]()
