@@ -146,7 +146,7 @@ class _Court:
         self._evaluate(known, Timing(rule.hold, rule.keep), observation, rule.annotations)
 
     def try_failing(self) -> None:
-        """Rules that failed several times in a row are an alert themselves."""
+        """Rules that failed several times in a row are an alert themselves, told by whoever tells what they find."""
         raised = [one for one in self._memory.values() if one.rule == RULE_FAILING]
         known_failing = {(one.labels.get("rule"), one.manager) for one in raised}
         for one in list(self._memory.values()):
@@ -155,7 +155,9 @@ class _Court:
             labels = {"alertname": RULE_FAILING, "severity": "warning", "rule": one.rule}
             if one.manager:
                 labels["manager"] = one.manager
-            known = self._known(RULE_FAILING, one.manager, labels)
+            if "host" in one.labels:
+                labels["host"] = one.labels["host"]
+            known = replace(self._known(RULE_FAILING, one.manager, labels), fleet=one.fleet)
             if one.errors >= ERRORS_IN_A_ROW or known.alert.state is not State.INACTIVE:
                 met = one.errors >= ERRORS_IN_A_ROW
                 texts = {"summary": f"rule {one.rule} cannot be evaluated: {one.error}"} if met else known.annotations

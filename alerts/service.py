@@ -131,7 +131,8 @@ class AlertService:
         self._clock = clock or SystemClock()
         self._interval = config.alerts.evaluate_every
         self.receivers = receivers_of(config, environ)
-        self.rules = RuleBook(config.alert_rules_path, host if local is not None else "")
+        self._host = host if local is not None else ""
+        self.rules = RuleBook(config.alert_rules_path, self._host)
         self._voice = Lease(coordinator, self._owner)
         self._lease = self._voice if local is None else Lease(local, self._owner)
         self._base_url = config.dashboard_url
@@ -338,7 +339,7 @@ class AlertService:
 
     def _tell_stalled(self, began_ms: int, ended_ms: int | None, now_ms: int) -> Future[None]:
         """Tell everybody; only what is committed counts as told, so what the store did not take is told later."""
-        labels = {"alertname": EVALUATOR_STALLED, "severity": "critical"}
+        labels = {"alertname": EVALUATOR_STALLED, "severity": "critical"} | ({"host": self._host} if self._host else {})
         texts = {"summary": "alert rules are not evaluated: restart Switchgear and look at its log"}
         status = Status.FIRING if ended_ms is None else Status.RESOLVED
         line = Line(status, labels, texts, began_ms, ended_ms, f"{began_ms:016x}")

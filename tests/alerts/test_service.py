@@ -163,7 +163,8 @@ def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_
     recorder = open_recorder(tmp_path)
     with Listener() as ops:
         config = make_config(settings(ops.url).replace("200ms", "1s"))
-        service = AlertService(config, recorder, owner="a")
+        machine = {"owner": "a", "local": StoreCoordinator(recorder), "host": "east"}
+        service = AlertService(config, recorder, **machine)  # type: ignore[arg-type]
         go_on = threading.Event()
         tick = service.ticker.tick
         service.start()
@@ -177,11 +178,12 @@ def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_
             monkeypatch.setattr(service.ticker, "tick", hang)
             assert seconds_until(lambda: not service.health().ok) <= 3.2
             assert "not evaluated" in service.health().detail
-            assert ops.wait_for(1)[0].json["commonLabels"]["alertname"] == "EvaluatorStalled"
+            labels = {"alertname": "EvaluatorStalled", "severity": "critical", "host": "east"}
+            assert ops.wait_for(1)[0].json["commonLabels"] == labels
         finally:
             service.stop(0.1)
             go_on.set()
-        second = AlertService(config, recorder, owner="b")  # a restart ends what the first one said
+        second = AlertService(config, recorder, **machine)  # type: ignore[arg-type] - a restart ends what the first said
         second.start()
         try:
             letters = ops.wait_for(2)

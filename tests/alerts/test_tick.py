@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from alerts import silences
 from alerts.channels import CHANNELS
+from alerts.expression import EvaluationError
 from alerts.grouping import Audience, Pace
 from alerts.labels import parse_matchers
 from alerts.receivers import Receiver
-from alerts.rules import parse_rules
+from alerts.rules import Rule, parse_rules
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.core.errors import ConfigurationError
 from tests.alerts.world import World, open_recorder, request
@@ -399,23 +401,25 @@ def test_a_rule_without_data_is_ok_alerting_or_kept_as_it_says(world: World) -> 
     ]
 
 
+def broken(rule: Rule) -> Rule:
+    """A rule that asks the same and cannot be evaluated."""
+
+    class Broken:
+        text, queries, level = "x", rule.expression.queries, None
+
+        def run(self, ask: object) -> Any:
+            raise EvaluationError("boom")
+
+    return replace(rule, expression=Broken())  # type: ignore[arg-type]
+
+
 def test_a_rule_that_fails_keeps_its_state_and_is_reported_after_three_failures(world: World) -> None:
     world.agree("secondary")
     desk = Desk(world, AT_ONCE + TRAFFIC)
     desk.tick()
 
-    class Broken:
-        text, queries, level = "x", frozenset(), None
-
-        def run(self, ask: object) -> Any:
-            from alerts.expression import EvaluationError
-
-            raise EvaluationError("boom")
-
-    from dataclasses import replace
-
     good = desk.rules
-    desk.rules = (replace(good[0], expression=Broken()), good[1])  # type: ignore[arg-type]
+    desk.rules = (broken(good[0]), good[1])
     reports = [desk.tick(15) for _ in range(3)]
     assert reports[0].errors == {"OnSecondary chat": "boom"}
     assert world.rows("SELECT state FROM alert_states WHERE rule = 'OnSecondary'") == [("firing",)]
@@ -424,6 +428,22 @@ def test_a_rule_that_fails_keeps_its_state_and_is_reported_after_three_failures(
     desk.tick(15)
     assert "resolved RuleEvaluationFailing: all alerts resolved" in desk.said()
     assert desk.said().count(FIRST) == 1
+
+
+def test_that_a_rule_fails_is_told_by_whoever_would_have_told_what_it_finds(world: World) -> None:
+    """Several machines told it with the same labels, so the first of them that was well ended it for all."""
+    desk = Desk(world, AT_ONCE + TRAFFIC)
+    shared, own = desk.rules
+    desk.rules = (broken(shared), broken(replace(own, labels={**own.labels, "host": "east"})))
+    desk.speaks = False
+    for _ in range(3):
+        desk.tick(15)
+    (told,) = desk.bodies()
+    failing = {"alertname": "RuleEvaluationFailing", "severity": "warning", "rule": own.alert, "manager": "chat"}
+    assert told["commonLabels"] == failing | {"host": "east"}
+    desk.speaks = True
+    desk.tick(15)
+    assert {alert["labels"]["rule"] for alert in desk.bodies()[-1]["alerts"]} == {shared.alert, own.alert}
 
 
 def test_an_alert_of_a_removed_rule_is_over(world: World) -> None:
