@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from typing import Final
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -101,7 +101,7 @@ class WayBack:
 
 
 def _keep_wanted(request: Request, headers: MutableHeaders) -> None:
-    came_from = urlsplit(request.headers.get("referer", ""))
+    came_from = _parts(request.headers.get("referer", ""))
     wanted = quote(_safe(came_from.path + (f"?{came_from.query}" if came_from.query else "")), safe="")
     if not _same_site(request) or len(wanted) > LONGEST_WANTED:
         return
@@ -138,7 +138,15 @@ def _same_site(request: Request) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return origin is None or _parts(origin).netloc == request.headers.get("host")
+
+
+def _parts(address: str) -> SplitResult:
+    """What an address in a header consists of; nothing where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _safe(target: str) -> str:

@@ -54,6 +54,7 @@ def test_it_leads_to_the_page_that_was_asked_for_and_forgets_it(wanted: str) -> 
         f"{SITE}/\\evil.example",
         f"{SITE}/\t/evil.example",
         "javascript:alert(1)",
+        "https://[evil",
         f"{SITE}/{'x' * LONGEST_WANTED}",
     ],
 )
@@ -63,6 +64,13 @@ def test_whatever_else_the_browser_says_leads_to_the_first_page(referer: str | N
 
 def test_another_site_chooses_no_page() -> None:
     assert leads(client(), "https://evil.example/control?x=1", site="cross-site") == "/"
+
+
+def test_an_origin_that_is_no_address_chooses_no_page() -> None:
+    browser = client()
+    headers = {"origin": "https://[evil", "referer": f"{SITE}/control"}
+    assert browser.get(OIDC_LOGIN, headers=headers).status_code == 302
+    assert WANTED_COOKIE not in browser.cookies
 
 
 @pytest.mark.parametrize(
