@@ -411,7 +411,7 @@ def _paired(one: _Piece, sign: str, other: _Piece, binds: int) -> _Piece:
 
 
 def _scalar(text: str, value: float, binds: int = _ATOM) -> _Piece:
-    return _Piece(text, binds, scalar=value, whole=value == int(value))
+    return _Piece(text, binds, scalar=value, whole=float(value).is_integer())
 
 
 def _labels(**labels: str) -> str:

@@ -58,6 +58,8 @@ RECEIVED = 'max by (manager) (dualmodelmanager_active_model{role="secondary"}) =
          'sum by (manager) (dualmodelmanager_breaker_state{role="primary"})')),
         ("instances > 1 && override_active", ("max by (manager) (dualmodelmanager_override_active) == 1 and on () "
          "count(dualmodelmanager_recorder_queue_length) > 1")),
+        ('requests("5m") > 1e308 * 10',
+         f"sum by (manager) (increase(dualmodelmanager_requests_total[5m])) > {int(1e308)} * 10"),
         ("1 > 2", "max by (manager) (dualmodelmanager_active_model) < 0"),
     ],
 )  # fmt: skip
