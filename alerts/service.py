@@ -280,7 +280,8 @@ class AlertService:
                 self._started = standstill.awake()
                 self._last_tick = None
                 self._stalled_ms = self._told_stalled()
-                self._recorder.execute(self._tidy)
+                if not self._config.stands_in:  # for receivers that it does not know
+                    self._recorder.execute(self._tidy)
         self.dispatcher.activate(active=part is Part.EVALUATOR)
 
     def _tidy(self, connection: Connection) -> None:

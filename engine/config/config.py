@@ -76,10 +76,12 @@ class Config:
     Attributes:
         source: The file it was read from; relative paths in it start there.
         settings: All sections.
+        stands_in: Whether it is the demo of a configuration: its receivers and providers are not those of the file.
     """
 
     source: Path
     settings: Settings
+    stands_in: bool = False
 
     @property
     def server(self) -> ServerSection:
@@ -268,7 +270,7 @@ class Config:
         alerts = self.alerts.model_copy(update={"receivers": receivers, "heartbeat_url_env": ""})
         fleet = self.fleet.model_copy(update={"url": FleetSection().url, "url_env": ""})
         changed = {"providers": simulated, "store": store, "alerts": alerts, "fleet": fleet}
-        return replace(self, settings=self.settings.model_copy(update=changed))
+        return replace(self, settings=self.settings.model_copy(update=changed), stands_in=True)
 
 
 def http_url(host: str, port: int) -> str:

@@ -156,6 +156,26 @@ def test_what_waits_for_a_receiver_that_is_configured_no_more_is_left_and_so_is_
             recorder.close()
 
 
+def test_a_demo_on_a_store_of_ours_leaves_what_waits_for_our_receivers(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """A demo knows none of them, so it took them all for receivers that are configured no more."""
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    world = World(recorder, SystemClock())
+    now = world.clock.wall_ms()
+    waits = Letter(new_id(), now, "ops", "webhook", "group", new_id(), "application/json", "{}")
+    recorder.execute(lambda connection: outbox.put(connection, waits)).result(30)
+    service = AlertService(make_config(settings("http://127.0.0.1:9/")).as_demo({}), recorder, owner="a")
+    service.start()
+    try:
+        eventually(lambda: service.health().last_tick_ms is not None)
+        assert world.rows("SELECT receiver, state FROM outbox") == [("ops", "pending")]
+    finally:
+        service.stop()
+        recorder.close()
+
+
 def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_be_over(
     make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
