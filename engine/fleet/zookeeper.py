@@ -373,12 +373,14 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has n
 
     Attributes:
         context: What TLS is spoken with; `None`: it is not.
-        trouble: Why the last connection could not be made.
+        made: Whether the last connection could be made.
+        trouble: Why it could not; `None` also where none was tried, as of a name that leads nowhere.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__()
         self.context = context
+        self.made = False
         self.trouble: OSError | None = None
 
     def create_connection(self, *args: Any, **options: Any) -> Any:
@@ -388,16 +390,16 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has n
             if self.context is not None:
                 made = self.context.wrap_socket(made, server_hostname=options["hostname"])
         except OSError as error:
-            self.trouble = error
+            self.made, self.trouble = False, error
             raise
-        self.trouble = None
+        self.made, self.trouble = True, None
         return made
 
     def remedy(self) -> str:
         """What to change about TLS when there is no session; empty when that is not to blame."""
         if self.context is None:
             return ""
-        return remedy(self.trouble) if self.trouble else BROKEN_OFF
+        return BROKEN_OFF if self.made else remedy(self.trouble)
 
 
 def _opened(value: bytes) -> tuple[float, str]:

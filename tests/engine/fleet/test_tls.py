@@ -110,6 +110,13 @@ def test_a_port_that_breaks_off_is_said_to_be_perhaps_without_tls(
     assert "speaks TLS on this port" in said(join(server.url.replace("etcd:", "etcds:"), tls=ours))
 
 
+@pytest.mark.parametrize("scheme", ["rediss", "etcds", "zookeepers"])
+def test_what_cannot_be_found_is_not_said_to_break_off(scheme: str, join: Join) -> None:
+    message = said(join(f"{scheme}://nowhere.invalid"))
+    assert "cannot be reached" in message
+    assert "TLS" not in message
+
+
 def test_a_password_is_asked_for_inside_tls(tmp_path: Path, authority: Authority, join: Join, ours: Tls) -> None:
     tls = Secured(authority.ca, authority.certificate("127.0.0.1"))
     server = RedisServer(tmp_path / "locked", password="right", secured=tls).start()
