@@ -18,6 +18,7 @@ from alerts.rules import parse_rules, read_rules
 from alerts.syntax import SyntaxProblem
 from alerts.vocabulary import BREAKER_STATES, LEVELS, ROLES, WINDOWS, Scope
 from engine.shipped import shipped
+from tests.alerts.conditions import Conditions
 from tests.programs import require_program
 
 STEP_MS = 60_000
@@ -147,28 +148,11 @@ def test_the_rules_shipped_for_prometheus_are_the_twins_of_ours() -> None:
             assert theirs[name] == twin_of(rule.expression.text, rule.scope).text, name
 
 
-class Inventor:
-    """Conditions about states, as deep as a rule may well be."""
+class Inventor(Conditions):
+    """Conditions about states, and states."""
 
-    def __init__(self, seed: int) -> None:
-        self._rand = random.Random(seed)
-
-    def condition(self, depth: int = 3) -> str:
-        rand = self._rand
-        if depth == 0 or rand.random() < 0.25:
-            return self._state()
-        one, other = self.condition(depth - 1), self.condition(depth - 1)
-        match rand.randrange(6):
-            case 0 | 1:
-                return f"({one} && {other})"
-            case 2 | 3:
-                return f"({one} || {other})"
-            case 4:
-                return f"!({one})"
-        return rand.choice([f"({one} ? {other} : {self._state()})", f"(({one}) == ({other}))"])
-
-    def _state(self) -> str:
-        rand = self._rand
+    def simple(self) -> str:
+        rand = self.rand
         role = rand.choice(ROLES)
         words = ", ".join(f'"{word}"' for word in rand.sample(BREAKER_STATES, rand.randint(1, 4)))
         return rand.choice(
@@ -184,7 +168,7 @@ class Inventor:
         )
 
     def _number(self, depth: int = 2) -> str:
-        rand = self._rand
+        rand = self.rand
         if depth == 0 or rand.random() < 0.5:
             return rand.choice(["primary_traffic_ratio", "0.25", "0.5", "1"])
         return f"({self._number(depth - 1)} {rand.choice('+-*')} {self._number(depth - 1)})"
@@ -216,8 +200,8 @@ class Inventor:
     def _runs(self, words: list[str], gaps: float = 0.08) -> list[str]:
         found: list[str] = []
         while len(found) < LENGTH:
-            word = "_" if self._rand.random() < gaps else self._rand.choice(words)
-            found += [word] * self._rand.choice([1, 1, 2, 4, 9])
+            word = "_" if self.rand.random() < gaps else self.rand.choice(words)
+            found += [word] * self.rand.choice([1, 1, 2, 4, 9])
         return found[:LENGTH]
 
 

@@ -33,6 +33,7 @@ from engine.ids import new_id
 from engine.metrics import Exposition
 from engine.percentiles import BOUNDARIES_S
 from engine.sqlite import Connection
+from tests.alerts.conditions import Conditions
 from tests.alerts.world import World, breaker, move, open_recorder, request
 from tests.conftest import SIMULATED
 from tests.programs import require_program
@@ -151,27 +152,13 @@ class Traffic:
         self.world.recorder.execute(write).result(30)
 
 
-class Inventor:
-    """Conditions about windows, of every name, compared in every way, and put together."""
+class Inventor(Conditions):
+    """Conditions about windows, of every name, compared in every way."""
 
-    def __init__(self, seed: int) -> None:
-        self.rand = random.Random(seed)
+    DEPTH = 2
+    SIMPLE = 0.3
 
-    def condition(self, depth: int = 2) -> str:
-        rand = self.rand
-        if depth == 0 or rand.random() < 0.3:
-            return self.comparison()
-        one, other = self.condition(depth - 1), self.condition(depth - 1)
-        match rand.randrange(6):
-            case 0 | 1:
-                return f"({one} && {other})"
-            case 2 | 3:
-                return f"({one} || {other})"
-            case 4:
-                return f"!({one})"
-        return rand.choice([f"({one} ? {other} : {self.comparison()})", f"(({one}) == ({other}))"])
-
-    def comparison(self) -> str:
+    def simple(self) -> str:
         rand = self.rand
         sign, order = rand.choice(["<", "<=", ">", ">=", "==", "!="]), rand.choice(["<", "<=", ">", ">="])
         match rand.randrange(7):
