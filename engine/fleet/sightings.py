@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import replace
+from threading import Lock
 from time import monotonic
 
 from engine.core.agreement import Member
@@ -39,11 +40,11 @@ class Sightings:
     def keep(self, keys: Collection[Hashable]) -> None:
         """Forget every other key."""
         for key in self._seen.keys() - set(keys):
-            del self._seen[key]
+            self._seen.pop(key, None)
 
 
 class Roster:
-    """Members as one observer knows them: alive, or lost for how long.
+    """Members as one observer knows them: alive, or lost for how long; safe to share between threads.
 
     Args:
         clock: Monotonic seconds.
@@ -53,6 +54,7 @@ class Roster:
         self._clock = clock
         self._known: dict[str, Member] = {}
         self._lost_at: dict[str, float] = {}
+        self._lock = Lock()
 
     def observe(self, alive: Mapping[str, Member], lost: Mapping[str, Member], left: Collection[str]) -> list[Member]:
         """Merge what the store says now with what was seen before.
@@ -68,19 +70,20 @@ class Roster:
         Returns:
             All members of the last hour that did not leave, by name.
         """
-        now = self._clock()
-        for name in left:
-            self._drop(name)
-        for name in lost.keys() - self._known.keys():
-            self._lost_at[name] = now - lost[name].lost_for
-        for name, member in alive.items():
-            self._known[name] = replace(member, alive=True, lost_for=0.0)
-            self._lost_at.pop(name, None)
-        self._known.update(lost)
-        for name in self._known.keys() - alive.keys():
-            if now - self._lost_at.setdefault(name, now) > MEMORY:
+        with self._lock:
+            now = self._clock()
+            for name in left:
                 self._drop(name)
-        return [self._seen_from(now, self._known[name]) for name in sorted(self._known)]
+            for name in lost.keys() - self._known.keys():
+                self._lost_at[name] = now - lost[name].lost_for
+            for name, member in alive.items():
+                self._known[name] = replace(member, alive=True, lost_for=0.0)
+                self._lost_at.pop(name, None)
+            self._known.update(lost)
+            for name in self._known.keys() - alive.keys():
+                if now - self._lost_at.setdefault(name, now) > MEMORY:
+                    self._drop(name)
+            return [self._seen_from(now, self._known[name]) for name in sorted(self._known)]
 
     @property
     def names(self) -> set[str]:

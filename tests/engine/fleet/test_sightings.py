@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from engine.core.agreement import Member
 from engine.fleet.sightings import MEMORY, Roster, Sightings
 
@@ -85,3 +91,29 @@ def test_after_an_hour_a_lost_member_is_forgotten() -> None:
     roster.observe({}, {}, ())
     clock.now += MEMORY + 1
     assert roster.observe({}, {}, ()) == []
+
+
+@pytest.fixture
+def _hasty() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_the_agent_and_the_evaluator_may_look_at_the_same_time() -> None:
+    """A member that one of them dropped was missing to the other in the middle of its look."""
+    sightings, roster = Sightings(), Roster()
+    members = [Member(str(n), "h") for n in range(40)]
+
+    def look(turn: int) -> None:
+        alive = {one.instance: one for one in members[turn % 2 :: 2]}
+        for name in alive:
+            sightings.age(name, turn)
+        sightings.keep(alive)
+        roster.observe(alive, {}, roster.names - alive.keys())
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(look, range(10_000)))
