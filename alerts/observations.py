@@ -8,7 +8,7 @@ that is on record.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -99,6 +99,7 @@ class Reading:
             else:
                 self._read(source)
         self._read_ramp_aborts(_of(asked, {"ramp_aborts"}))
+        self._read_trips(_of(asked, {"breaker_trips"}))
         self._breakers = {
             (manager, query.role): self._breaker(manager, query.role)
             for query in asked
@@ -221,6 +222,19 @@ class Reading:
             for query, start in starts.items():
                 self._counts[manager, query] = float(sum(who == manager and ts > start for who, ts in found))
 
+    def _read_trips(self, asked: Sequence[Query]) -> None:
+        """Trips are few, too; the breaker that tripped most often counts, not how many processes there are."""
+        if not asked:
+            return
+        starts = {query: self._now_ms - round(query.seconds * 1000) for query in asked}
+        found = queries.breaker_trips(self._connection, self._managers, min(starts.values()) + 1, self._now_ms + 1)
+        for query, start in starts.items():
+            every = Counter((who, at, role) for who, at, role, ts in found if ts > start and query.role in ("", role))
+            for manager in self._managers:
+                self._counts[manager, query] = float(
+                    max((n for key, n in every.items() if key[0] == manager), default=0)
+                )
+
     def _read_dead_letters(self, asked: Iterable[Query]) -> list[int]:
         """When those of the longest window were given up."""
         longest = max((query.seconds for query in asked if query.name == "dead_letters"), default=0.0)
@@ -324,7 +338,7 @@ def sources(asked: Collection[Query]) -> list[Source]:
         Source(queries.REQUESTS, _of(asked, _BY_REQUESTS), _request_value),
         Source(queries.ATTEMPTS, tried, _attempt_value),
         Source(queries.FAILOVERS, _of(asked, _BY_FAILOVERS), _failover_value),
-        Source(queries.BREAKER_CHANGES, _of(asked, {"breaker_transitions", "breaker_trips"}), _breaker_value),
+        Source(queries.BREAKER_CHANGES, _of(asked, {"breaker_transitions"}), _breaker_value),
         Source(queries.LATENCY, _of(asked, PERCENTILES.keys()), _latency_value),
     ]
 
@@ -391,9 +405,8 @@ def _failover_value(query: Query, groups: Groups) -> float:
 
 
 def _breaker_value(query: Query, groups: Groups) -> float:
-    """Keys are role and whether it tripped, the amount their number."""
-    every = query.name == "breaker_transitions"
-    return float(sum(n for (role, tripped), (n,) in groups if query.role in ("", role) and (every or tripped)))
+    """The key is the role, the amount their number."""
+    return float(sum(n for (role,), (n,) in groups if query.role in ("", role)))
 
 
 def _merged(groups: Groups, metric: str, role: str) -> list[tuple[int, int]]:

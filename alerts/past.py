@@ -22,7 +22,6 @@ from alerts.observations import LETTERS_LAST_MS, STOPPED_MARK, Source, breaker_s
 from alerts.queries import Agreed
 from alerts.spans import MINUTE_MS, Span
 from alerts.vocabulary import LEVELS, Query
-from engine.queries import instances
 from engine.sqlite import Connection
 
 CHUNK = 720
@@ -32,7 +31,7 @@ SIGHTINGS = 500
 """How often it is looked who answers requests, and how many requests each time."""
 SIGHTED = 12
 
-UNRECORDED = frozenset({"agreement_age", "agreement_regressed", "recorder_queue"})
+UNRECORDED = frozenset({"instances", "agreement_age", "agreement_regressed", "recorder_queue"})
 """Names whose present alone is known."""
 
 Amounts = tuple[Any, ...]
@@ -81,8 +80,10 @@ class Past:
         if "dead_letters" in names:
             self._events["dead_letters"] = queries.dead_letters(connection, start, grid.to_ms)
         self._waiting = _Waiting(connection, grid) if "outbox_age" in names else None
-        beats = instances(connection) if "instances" in names else ()
-        self._instances = float(max(1, sum(beat.alive(grid.to_ms) for beat in beats)))
+        self._trips: dict[tuple[str, str], list[int]] = {}
+        if "breaker_trips" in names:
+            for _, instance, role, ts_ms in sorted(queries.breaker_trips(connection, [whose], start, grid.to_ms)):
+                self._trips.setdefault((instance, role), []).append(ts_ms)
         stops = queries.marks(connection, STOPPED_MARK) if "receivers_stopped" in names else {}
         self._stops = sorted(ts_ms for ts_ms, _ in stops.values())
 
@@ -99,21 +100,26 @@ class Past:
     def ask(self, manager: str | None, query: Query) -> Value:
         """The value of a query at the moment; see `alerts.observations.Observations.ask`."""
         if query.name in self._events:
-            times, start = self._events[query.name], self._now_ms - round(query.seconds * 1000)
-            return float(bisect_right(times, self._now_ms) - bisect_right(times, start))
+            return self._within(query, self._events[query.name])
+        if query.name == "breaker_trips":
+            breakers = (times for (_, role), times in self._trips.items() if query.role in ("", role))
+            return max((self._within(query, times) for times in breakers), default=0.0)
         if query.is_window:
             return next((slide.value(query) for slide in self._slides if query in slide.source.asked), 0.0)
         if self._waiting is not None and query.name == "outbox_age":
             return self._waiting.age()
         if query.name == "receivers_stopped":
             return float(bisect_right(self._stops, self._now_ms))
-        if query.name == "instances":
-            return self._instances
         if query.name == "manager":
             return manager
         if query.name == "breaker":
             return self._breakers[query.role].together()
         return level_of(self._agreed(), query.name, self._now_ms)
+
+    def _within(self, query: Query, times: Sequence[int]) -> float:
+        """How many of some times are in the window that ends now."""
+        start = self._now_ms - round(query.seconds * 1000)
+        return float(bisect_right(times, self._now_ms) - bisect_right(times, start))
 
     def since(self, manager: str | None, test: LevelTest) -> int | None:
         """Since when a level fulfilled a test; see `alerts.observations.Observations.since`."""

@@ -38,7 +38,6 @@ BUDGET_S = 20.0
 
 LIMITS = {
     "breaker": "Which processes ran is not recorded: each counts from its first request to its last.",
-    "instances": "How many processes ran is not recorded: as many as now are taken for it.",
     "receivers_stopped": "That a receiver was stopped is forgotten when it is told again: those that still are count.",
     "outbox_age": "What was replayed counts from then on, and not for what became of it before.",
 }

@@ -44,6 +44,8 @@ _WITHOUT: Mapping[str, str] = MappingProxyType(
     {
         "agreement_age": "no metric tells when the agreement was last confirmed; the nearest is "
         "dualmodelmanager_coordinator_up == 0",
+        "breaker_trips": "no metric tells the breakers of one process from those of another; all of them together are "
+        'dualmodelmanager_breaker_transitions_total{from_state="closed",to_state="open"}',
         "agreement_regressed": "no metric tells that the coordinator went back in time",
         "outbox_age": "no metric tells how old a notification is; dualmodelmanager_outbox_pending counts them",
         "receivers_stopped": "no metric tells that a receiver was stopped",
@@ -218,6 +220,8 @@ class _Translator:
         return _Piece(f"max by (manager) ({_M}{name})")
 
     def _window(self, name: str, seconds: float, role: str) -> _Piece:
+        if name in _WITHOUT:
+            raise NoTwin(_WITHOUT[name])
         span = _span(seconds)
         if name in PERCENTILES:
             self.notes[BOUNDS] = None
@@ -267,8 +271,6 @@ class _Translator:
             return 'failover_events_total{from_role="primary",cause!="override"}'
         if name == "request_failovers":
             return f"request_failovers_total{_labels(from_role=role)}"
-        if name == "breaker_trips":
-            return f"breaker_transitions_total{_labels(role=role, from_state='closed', to_state='open')}"
         if name == "rate_limited":
             return f"attempts_total{_labels(role=role, category='~' + '|'.join(sorted(LIMITED, reverse=True)))}"
         if name == "shed" and role:

@@ -140,14 +140,8 @@ FAILOVERS = Feed(
 )
 """Moves by scope, roles and cause: number."""
 
-BREAKER_CHANGES = Feed(
-    "breaker changes",
-    partial(
-        _sums,
-        _Source("breaker", "breaker_transitions", "role, from_state = 'closed' AND to_state = 'open'", *_COUNTING),
-    ),
-)
-"""Breaker transitions by role and whether it tripped, from closed to open: number."""
+BREAKER_CHANGES = Feed("breaker changes", partial(_sums, _Source("breaker", "breaker_transitions", "role", *_COUNTING)))
+"""Breaker transitions by role: number."""
 
 
 def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, to_ms: int) -> list[tuple[str, int]]:
@@ -155,6 +149,18 @@ def ramp_aborts(connection: Connection, managers: Sequence[str], from_ms: int, t
     return connection.execute(
         "SELECT manager, ts_ms FROM json_each(?) m CROSS JOIN agreements t ON t.manager = m.value"
         " AND ts_ms >= ? AND ts_ms < ? WHERE ramp_aborted = 1",
+        [json.dumps(list(managers)), from_ms, to_ms],
+    ).fetchall()
+
+
+Trip = tuple[str, str, str, int]
+
+
+def breaker_trips(connection: Connection, managers: Sequence[str], from_ms: int, to_ms: int) -> list[Trip]:
+    """Closed breakers that opened in `[from_ms, to_ms)`: manager, instance, role and time."""
+    return connection.execute(
+        "SELECT manager, instance, role, ts_ms FROM json_each(?) m CROSS JOIN breaker_transitions t"
+        " ON t.manager = m.value AND ts_ms >= ? AND ts_ms < ? WHERE from_state = 'closed' AND to_state = 'open'",
         [json.dumps(list(managers)), from_ms, to_ms],
     ).fetchall()
 

@@ -178,8 +178,11 @@ def test_a_breaker_trips_where_it_was_closed_and_not_where_a_probe_fails(world: 
     for second in range(2, 9):
         world.record(breaker(START_MS - second * 1000, "half_open", "open"))
         world.record(breaker(START_MS - second * 1000 + 500, "open", "half_open"))
-    assert ask(world, *(Query("breaker_trips", 300, role) for role in ("", "primary", "secondary"))) == [2, 1, 1]
-    assert ask(world, Query("breaker_transitions", 300)) == [16]
+    for instance in ("j", "k"):
+        world.record(*(breaker(START_MS - second, "open", instance=instance) for second in (3000, 2000)))
+    assert ask(world, *(Query("breaker_trips", 300, role) for role in ("", "primary", "secondary"))) == [2, 2, 1]
+    assert ask(world, Query("breaker_transitions", 300)) == [20]
+    assert ask(world, Query("breaker_trips", 300), manager="other") == [0]
 
 
 def test_ratios_of_nothing_have_no_value_and_counts_of_nothing_are_zero(world: World) -> None:

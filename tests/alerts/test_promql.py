@@ -119,7 +119,7 @@ def _either(expression: str, scope: Scope) -> str | None:
 
 DIFFERENT = {
     "AgreementStale": "a metric tells whether the coordinator is reached, not when the agreement was confirmed last",
-    "BreakerFlapping": "a twin cannot compute with a number of a manager and one of the whole store",
+    "BreakerFlapping": "metrics do not tell the breakers of one process from those of another",
     "DeliveryFailing": "metrics tell how many notifications wait, not for how long; nor that a receiver was stopped",
     "EvaluatorStalled": "Switchgear's watchdog raises it without a rule",
     "SwitchgearDown": "only somebody else can notice",

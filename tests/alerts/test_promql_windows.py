@@ -197,9 +197,9 @@ class Inventor(Conditions):
 
 
 COUNTS = ("requests", "errors", "failovers", "ramp_aborts", "request_failovers", "rate_limited", "shed", "tokens",
-          "breaker_transitions", "breaker_trips", "auth_errors", "semantic_failures")  # fmt: skip
+          "breaker_transitions", "auth_errors", "semantic_failures")  # fmt: skip
 BY_ROLE = ("requests", "errors", "error_rate", "request_failovers", "rate_limited", "breaker_transitions",
-           "breaker_trips", "auth_errors", "semantic_failures", "p50", "p95", "p99", "ttft_p95")  # fmt: skip
+           "auth_errors", "semantic_failures", "p50", "p95", "p99", "ttft_p95")  # fmt: skip
 
 
 def exact(promql: str) -> str:
