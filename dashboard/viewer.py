@@ -108,7 +108,11 @@ def session(config: Config, text: str, now_s: float) -> Actor | None:
     except (ValueError, KeyError, TypeError):
         return None
     for known in _keys(config, rank):
-        if known.name == name and hmac.compare_digest(_text(_sign(known, body)), signature) and now_s < until:
+        if (
+            known.name == name
+            and hmac.compare_digest(_text(_sign(known, body)).encode(), signature.encode())
+            and now_s < until
+        ):
             return Actor(name, rank)
     return None
 

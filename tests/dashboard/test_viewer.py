@@ -65,6 +65,7 @@ def test_a_session_ends_and_cannot_be_raised(config: Config) -> None:
     assert session(config, made, NOW + SESSION_S) is None
     body, _, signature = made.partition(".")
     assert session(config, f"{body[:-2]}AA.{signature}", NOW) is None
+    assert session(config, f"{body}.{signature[:-1]}é", NOW) is None
     assert session(config, "", NOW) is None
     assert session(config, "é.x", NOW) is None
 
