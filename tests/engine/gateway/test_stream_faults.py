@@ -19,7 +19,7 @@ import psutil
 import pytest
 import requests
 
-from engine import Request, SwitchgearError
+from engine import Request, SwitchgearError, standstill
 from engine.instance import Instance
 from engine.providers.answers import Continuation, answer_text
 from tests.engine.drivers import Looped, Threaded, outstanding, rows
@@ -154,6 +154,7 @@ def test_whoever_asks_gets_the_whole_answer_or_is_told(
 ) -> None:
     other = SECONDARIES[secondary]
     config = settings(tmp_path, upstream, kind, flash=other.capabilities, rest=PATIENT)
+    standstill.watch()  # its thread stays as long as the process does
     threads, before = threading.active_count(), connections(upstream)
     with opened(face, config, upstream) as serving:
         warmed(serving.ask, upstream, both=other.able)
