@@ -86,27 +86,7 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
     causes = {str(cause): wording.advice(cause).label for cause in Cause}
     outcomes = {word: wording.face(wording.OUTCOMES, word).word for word in OUTCOMES}
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        if window is not None:
-            st.button(
-                "Whole history",
-                icon=":material/close:",
-                on_click=_clear_window,
-                help="Leave the chosen stretch of time",
-            )
-            span_name = ""
-        else:
-            span_name = (
-                st.segmented_control(
-                    "Time",
-                    list(SPANS),
-                    default="1h",
-                    key="span",
-                    bind="query-params",
-                    required=True,
-                    on_change=as_shown,
-                )
-                or "1h"
-            )
+        span_name = _span(window)
         role = st.selectbox("Answered by", index=None, placeholder="Any model", width=140, **named("role", ANSWERERS))
         outcome = st.selectbox("Outcome", index=None, placeholder="Any", width=130, **named("outcome", outcomes))
         cause = st.selectbox("Failover cause", index=None, placeholder="Any", width=190, **named("cause", causes))
@@ -132,6 +112,18 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
         failover_cause=cause,
         min_duration_ms=slower * 1000 if slower else None,
     )
+
+
+def _span(window: Stretch | None) -> str:
+    """The chosen span; where a stretch of time was chosen instead, the way back to spans."""
+    if window is not None:
+        note = "Leave the chosen stretch of time"
+        st.button("Whole history", icon=":material/close:", on_click=_clear_window, help=note)
+        return ""
+    picked = st.segmented_control(
+        "Time", list(SPANS), default="1h", key="span", bind="query-params", required=True, on_change=as_shown
+    )
+    return picked or "1h"
 
 
 def _window() -> Stretch | None:
