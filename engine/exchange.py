@@ -280,7 +280,7 @@ class Flight:
         self.board_epoch = exchange.board.document.epoch
         self._external = 0.0
         self._stepped = self.started
-        self._stood_still = exchange.stood_still()
+        self._stood_still = 0.0
         self._over = False
         self._step: Step | None = None
         self._tried: list[Tried] = []
@@ -307,8 +307,7 @@ class Flight:
         """Tell what came of the last step, and get the next; a cancellation ends any step, and the request."""
         if isinstance(outcome, Outcome) and not isinstance(self._step, Attempt):
             return self._given_up(Cancelled("the caller went away", request_id=self.request.id))
-        stood_still = self.exchange.stood_still() - self._stood_still
-        if stood_still > 0 and isinstance(outcome, Outcome):
+        if isinstance(outcome, Outcome) and (stood_still := self.exchange.stood_still() - self._stood_still) > 0:
             outcome = replace(outcome, stood_still=stood_still)
         now = outcome if isinstance(outcome, float) else outcome.now
         self._external += now - self._stepped

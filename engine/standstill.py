@@ -81,7 +81,7 @@ def _gap(last: float, now: float) -> float:
     return late if late > STOOD_STILL else 0.0
 
 
-_heart: tuple[int, Heart] | None = None
+_heart: Heart | None = None
 _starting = threading.Lock()
 
 
@@ -89,27 +89,28 @@ def watch() -> None:
     """Begin to notice standing still in this process; calling it again does nothing."""
     global _heart  # noqa: PLW0603 - it is the process that stands still, whatever it holds
     with _starting:
-        if _beating() is None:
-            heart = Heart()
-            _heart = os.getpid(), heart
-            threading.Thread(target=_keep_beating, args=(heart,), name="switchgear-heart", daemon=True).start()
+        if _heart is None:
+            _heart = Heart()
+            threading.Thread(target=_keep_beating, args=(_heart,), name="switchgear-heart", daemon=True).start()
 
 
 def seconds() -> float:
     """Seconds that this process stood still so far; only differences mean something."""
-    heart = _beating()
-    return 0.0 if heart is None else heart.stood_still()
+    return 0.0 if _heart is None else _heart.stood_still()
 
 
 def awake() -> float:
     """Seconds on a clock that does not count while this process stands still."""
-    heart = _beating()
-    return now() if heart is None else heart.awake()
+    return now() if _heart is None else _heart.awake()
 
 
-def _beating() -> Heart | None:
-    """The heart of this process, which is not that of a process it was forked from."""
-    return None if _heart is None or _heart[0] != os.getpid() else _heart[1]
+def _after_fork() -> None:
+    """A forked process has none of its parent's threads."""
+    global _heart  # noqa: PLW0603 - as above
+    _heart = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _keep_beating(heart: Heart) -> None:

@@ -152,3 +152,24 @@ def test_a_process_knows_how_long_it_stood_still() -> None:
         process.stdin.write("\n")
         process.stdin.flush()
         assert float(process.stdout.readline()) > 1.5 - 2 * standstill.BEAT_EVERY
+
+
+FORKED = """
+import os, sys, time
+from engine import standstill
+
+standstill.watch()
+time.sleep(0.1)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+time.sleep(2 * (standstill.BEAT_EVERY + standstill.STOOD_STILL))  # nobody beats here
+assert standstill.seconds() == 0.0
+standstill.watch()
+time.sleep(2 * (standstill.BEAT_EVERY + standstill.STOOD_STILL))
+os._exit(standstill.seconds() != 0.0)
+"""
+
+
+def test_a_forked_process_does_not_listen_to_the_heart_of_its_parent() -> None:
+    ended = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
