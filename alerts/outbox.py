@@ -19,7 +19,6 @@ from engine.ids import new_id
 from engine.ledger import add_total
 from engine.sqlite import Connection
 
-EXPIRES_MS = LETTERS_LAST_MS
 SCHEDULE_S = (0.0, 5.0, 30.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
 """Seconds before the first, second … attempt; the last goes on until the letter expires."""
 JITTER = 0.2
@@ -85,7 +84,7 @@ def put(connection: Connection, letter: Letter) -> None:
             letter.content_type,
             letter.body,
             letter.created_ms,
-            letter.created_ms + EXPIRES_MS,
+            letter.created_ms + LETTERS_LAST_MS,
         ),
     )
 
@@ -109,7 +108,7 @@ def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_
         return None
     id_, created, name, kind, order, content_type, body, _, attempts, _, expires, _, _ = row
     letter = Letter(id_, created, name, kind, order, "", content_type, body)
-    return Claimed(letter, attempts, expires or created + EXPIRES_MS, owner)
+    return Claimed(letter, attempts, expires or created + LETTERS_LAST_MS, owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ def replay(connection: Connection, now_ms: int, *, receiver: str | None = None, 
     Returns:
         How many.
     """
-    theirs = queries.replay(connection, now_ms, now_ms + EXPIRES_MS, receiver=receiver, identifier=identifier)
+    theirs = queries.replay(connection, now_ms, now_ms + LETTERS_LAST_MS, receiver=receiver, identifier=identifier)
     for name in {*theirs, *([receiver] if receiver else [])}:
         resume(connection, name)
     return len(theirs)

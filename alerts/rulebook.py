@@ -51,10 +51,11 @@ class RuleBook:
         fresh = replace(fresh, rules=tuple(map(self._placed, fresh.rules)))
         for problem in fresh.problems:
             log.error("%s", problem)
-        broken = {problem.rule for problem in fresh.problems}
-        whole = "" in broken and not fresh.rules
-        kept: list[Rule] = [rule for rule in self.current.rules if whole or rule.alert in broken]
-        names = {(rule.alert, tuple(sorted(rule.labels.items()))) for rule in fresh.rules}
-        kept = [rule for rule in kept if (rule.alert, tuple(sorted(rule.labels.items()))) not in names]
+        names = {_identity(rule) for rule in fresh.rules}
+        kept = [rule for rule in self.current.rules if fresh.lost(rule.alert) and _identity(rule) not in names]
         self.current = RuleSet((*fresh.rules, *kept), fresh.problems, fresh.path)
         log.info("%d alert rules in force from %s", len(self.current.rules), self._path)
+
+
+def _identity(rule: Rule) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return rule.alert, tuple(sorted(rule.labels.items()))

@@ -300,12 +300,11 @@ def receiver_replay(name: str, config_path: Path | None, as_json: bool) -> None:
     config = configured(config_path)
     _receiver(config, name)
     now_ms = SystemClock().wall_ms()
-    count = _write(
-        config,
-        lambda recorder: recorder.execute(lambda connection: outbox.replay(connection, now_ms, receiver=name)).result(
-            30
-        ),
-    )
+
+    def again(recorder: Recorder) -> int:
+        return recorder.execute(lambda connection: outbox.replay(connection, now_ms, receiver=name)).result(30)
+
+    count = _write(config, again)
     click.echo(json.dumps({"name": name, "due": count}) if as_json else f"{count} letters for {name} are due again")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -59,7 +60,7 @@ def _nonce() -> str:
     return secrets.token_hex(4)
 
 
-class Rounds:
+class Rounds(ABC):
     """One process's part in the agreement, for all of its managers.
 
     Args:
@@ -116,9 +117,9 @@ class Rounds:
         """A synthetic probe has ended, well or not."""
         self._desks[name].probing = False
 
+    @abstractmethod
     def member(self) -> Member:
         """This process as the fleet sees it."""
-        raise NotImplementedError
 
     def stood_still(self, late: float) -> None:
         """Abstain for a while when this process was paused: what it found before is too old to vote on.
@@ -195,7 +196,7 @@ class Rounds:
         """A round for a manager met a mistake of ours."""
         log.error("a round of agreement on %s failed; the last agreement stands", desk.exchange.name, exc_info=error)
 
-    def poke(self, name: str) -> None:
+    def poke(self, name: str) -> None:  # noqa: B027 - who makes rounds without a thread has nothing to do here
         """Something happened to a manager, so a round is worth making soon."""
 
     def refresh(self, name: str) -> None:

@@ -7,7 +7,6 @@ came, the request is sent again at once on a new one.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
@@ -20,6 +19,7 @@ from engine.core.classification import classify_openai
 from engine.core.messages import JSON, Call, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.sse import Event, EventParser, MalformedEvent
+from engine.deadlines import timeout
 from engine.providers.base import Limit, cut_by
 from engine.providers.http_session import Exchange, Sessions, named, tracing
 from engine.providers.json_text import parsed, written
@@ -213,7 +213,7 @@ async def _events(response: aiohttp.ClientResponse, exchange: Exchange) -> Async
 async def _drained(response: aiohttp.ClientResponse) -> None:
     """Read the end behind `[DONE]`, which is nearly always there already, so that the connection is kept."""
     with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_DRAIN):
+        async with timeout(_DRAIN):
             await response.content.readany()
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from alerts import queries
 from alerts.backfill import STEP_MS, backfill
 from alerts.rules import Rule, parse_rules
 from alerts.tick import Ticker
 from engine.ids import time_of
-from tests.alerts.world import World, breaker, open_recorder, request
+from tests.alerts.world import World, breaker, request
 
 STEP_S = STEP_MS / 1000
 RULES = """
@@ -42,13 +38,6 @@ alert = "Queue"
 expr = 'recorder_queue >= 0'
 scope = "store"
 """
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
 
 
 def rules(*without: str) -> tuple[Rule, ...]:

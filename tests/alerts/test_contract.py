@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from alerts import silences
 from alerts.rules import parse_rules
 from tests.alerts.test_tick import Desk, receiver
-from tests.alerts.world import World, open_recorder, request
+from tests.alerts.world import World, request
 
 RULES = """
 [[rules]]
@@ -28,13 +26,6 @@ expr = 'errors("1m") > {limit}'
 labels = {{ severity = "{severity}" }}
 """
 CALM = {"hold": "0s", "keep": "0s", "severity": "critical", "limit": 0}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
 
 
 class Chaos:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +19,15 @@ from alerts.channels import CHANNELS
 from alerts.dispatcher import LANES, Dispatcher, send_test
 from alerts.grouping import Audience
 from alerts.notices import Line, Notice, Reason, Status
-from alerts.outbox import EXPIRES_MS, SCHEDULE_S, Letter, delay_s
+from alerts.observations import LETTERS_LAST_MS
+from alerts.outbox import SCHEDULE_S, Letter, delay_s
 from alerts.receivers import Receiver
 from engine.clock import SystemClock
 from engine.ids import new_id
 from engine.sqlite import Connection
 from tests.alerts.listener import Letter as Heard
 from tests.alerts.listener import Listener, RawServer
-from tests.alerts.world import World, open_recorder
+from tests.alerts.world import World
 from tests.patience import eventually, never
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
@@ -43,13 +42,6 @@ def letter(world: World, to: str, body: str, order: str = "group") -> Letter:
     one = Letter(new_id(), now, to, "webhook", order, new_id(), "application/json", body)
     world.recorder.execute(lambda connection: outbox.put(connection, one)).result(30)
     return one
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
 
 
 def states(world: World) -> list[str]:
@@ -86,7 +78,7 @@ def test_a_letter_is_tried_after_0_s_5_s_30_s_2_m_and_so_on_for_a_day_and_then_i
                 break
             world.clock.pass_((due - world.clock.wall) / 1000)
     assert state == "dead"
-    assert times[-1] - times[0] <= EXPIRES_MS
+    assert times[-1] - times[0] <= LETTERS_LAST_MS
     assert len(times) >= 24
     for gap, base in zip(itertools.pairwise(times), SCHEDULE_S[1:], strict=False):
         assert base * 1000 <= gap[1] - gap[0] <= base * 1200 + 1

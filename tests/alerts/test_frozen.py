@@ -14,7 +14,7 @@ import pytest
 
 from engine.clock import SystemClock
 from tests.alerts.listener import Listener
-from tests.alerts.world import World, open_recorder
+from tests.alerts.world import World, evaluator_settings, open_recorder
 from tests.conftest import SIMULATED
 from tests.patience import eventually, never
 
@@ -25,19 +25,6 @@ alert = "OnSecondary"
 expr = 'active_model == "secondary"'
 for = "3s"
 """
-SETTINGS = """
-[store]
-url = "sqlite:///{store}.db"
-[alerts]
-evaluate_every = "500ms"
-group_wait = 0
-group_interval = "1ms"
-[[alerts.receivers]]
-name = "ops"
-kind = "webhook"
-url = "{url}"
-allow_private = true
-"""
 
 
 class Evaluator:
@@ -47,7 +34,7 @@ class Evaluator:
         self._recorder = open_recorder(folder, f"{name}.db")
         self.world = World(self._recorder, SystemClock())
         path = folder / f"{name}.toml"
-        path.write_text(SIMULATED + SETTINGS.format(store=name, url=url))
+        path.write_text(SIMULATED + evaluator_settings(name, url, every="500ms"))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.alerts.frozen_process", str(path), name, str(folder / "leases.db")],
             cwd=ROOT,

@@ -16,6 +16,7 @@ import pytest
 
 from engine.store import Store
 from tests.alerts.listener import Letter, Listener
+from tests.alerts.world import evaluator_settings
 from tests.conftest import SIMULATED
 from tests.patience import PATIENCE_S, eventually
 
@@ -23,19 +24,6 @@ PROCESS = Path(__file__).with_name("evaluator_process.py")
 ROOT = PROCESS.parents[2]
 ALERTS = ("One", "Two", "Three")
 RULES = "".join(f'[[rules]]\nalert = "{name}"\nexpr = \'active_model == "secondary"\'\n' for name in ALERTS)
-SETTINGS = """
-[store]
-url = "sqlite:///kill.db"
-[alerts]
-evaluate_every = "40ms"
-group_wait = 0
-group_interval = "1ms"
-[[alerts.receivers]]
-name = "ops"
-kind = "webhook"
-url = "{url}"
-allow_private = true
-"""
 
 
 class Slaughter:
@@ -69,7 +57,7 @@ def lives(tmp_path: Path, kills: int, seed: int = 1) -> tuple[list[Letter], Stor
     (tmp_path / "alerts.toml").write_text(RULES)
     path = tmp_path / "switchgear.toml"
     with Listener(slaughter.answer) as ops:
-        path.write_text(SIMULATED + SETTINGS.format(url=ops.url))
+        path.write_text(SIMULATED + evaluator_settings("kill", ops.url, every="40ms"))
         store = Store(tmp_path / "kill.db")
         for life in range(kills + 1):
             slaughter.killed.clear()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,20 +13,13 @@ from hypothesis import strategies as st
 
 from alerts import outbox, queries
 from alerts.expression import LevelTest
-from alerts.observations import Reading, together
+from alerts.observations import LETTERS_LAST_MS, Reading, together
 from alerts.shelf import Shelf
 from alerts.spans import plan
 from alerts.vocabulary import Query
 from engine.core.events import RequestRecord
 from engine.percentiles import RELATIVE_ERROR
-from tests.alerts.world import START_MS, World, breaker, move, open_recorder, request
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
+from tests.alerts.world import START_MS, World, breaker, move, request
 
 
 def ask(world: World, *queries: Query, now_ms: int = START_MS, manager: str = "chat") -> list[Any]:
@@ -214,7 +205,7 @@ def test_what_another_machine_wrote_is_judged_by_its_own_clock(world: World) -> 
 def test_a_letter_has_waited_since_it_was_made_or_replayed_whatever_the_clock_does(world: World) -> None:
     """A replay of an old letter, and a clock set forward, looked like a receiver that takes nothing for hours."""
     now = START_MS
-    row = ("a", now - 90_000, "ops", "webhook", "", "", "text/plain", "", now, now - 90_000 + outbox.EXPIRES_MS)
+    row = ("a", now - 90_000, "ops", "webhook", "", "", "text/plain", "", now, now - 90_000 + LETTERS_LAST_MS)
     world.recorder.execute(lambda connection: queries.add_outbox(connection, row)).result(30)
     assert ask(world, Query("outbox_age")) == [90.0]
     world.recorder.execute(lambda connection: outbox.shift(connection, 7_200_000)).result(30)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +24,10 @@ from engine.ids import new_id
 from engine.retention import delete_old
 from engine.shipped import shipped
 from engine.sqlite import Connection
-from tests.alerts.world import START_MS, FakeClock, World, breaker, move, open_recorder, request
+from tests.alerts.world import START_MS, FakeClock, World, breaker, move, request
 
 MINUTE_MS = 60_000
 STORE_WIDE = {"dead_letters"}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
 
 
 def rule(expression: str, *, hold: int = 0, keep: int = 0, no_data: NoData = NoData.OK) -> Rule:

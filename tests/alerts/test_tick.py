@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from alerts.receivers import Receiver
 from alerts.rules import Rule, parse_rules
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.core.errors import ConfigurationError
-from tests.alerts.world import World, open_recorder, request
+from tests.alerts.world import World, request
 
 ON_SECONDARY = """
 [[rules]]
@@ -42,13 +41,6 @@ AT_ONCE_PACE = Pace(0, 0, 4 * 3_600_000)
 
 def receiver(name: str = "ops", pace: Pace = AT_ONCE_PACE, matchers: Sequence[str] = ()) -> Receiver:
     return Receiver(Audience(name, parse_matchers(matchers), pace), CHANNELS["webhook"], "https://example.com", None)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(open_recorder(tmp_path))
-    yield world
-    world.recorder.close()
 
 
 class Desk:

@@ -53,6 +53,23 @@ def open_recorder(folder: Path, name: str = "switchgear.db") -> Recorder:
     return Recorder(Store(folder / name).open())
 
 
+def evaluator_settings(store: str, url: str, every: str) -> str:
+    """Settings for an evaluator in a process of its own, which has one receiver and does not wait to tell it."""
+    return f"""
+[store]
+url = "sqlite:///{store}.db"
+[alerts]
+evaluate_every = "{every}"
+group_wait = 0
+group_interval = "1ms"
+[[alerts.receivers]]
+name = "ops"
+kind = "webhook"
+url = "{url}"
+allow_private = true
+"""
+
+
 def request(ts_ms: int, **changes: Any) -> RequestRecord:
     """One finished call; `attempts` may be given as pairs of role and category."""
     role, outcome = changes.get("role", "primary"), changes.get("outcome", "ok")
