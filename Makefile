@@ -38,7 +38,7 @@ check: $(STAMP) ## format, lint, types, import rules, and the tests of the core 
 
 .PHONY: soak
 soak: $(STAMP) ## the long tests: kill loops, millions of rows, hundreds of seeds
-	$(PYTEST) -m soak --timeout=2400 $(TESTS)
+	$(PYTEST) -m soak --timeout=600 $(TESTS)
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmarks

@@ -27,6 +27,26 @@ class Letter:
         return json.loads(self.body)
 
 
+class Withheld:
+    """An answer that says "ok" once the test gives it."""
+
+    def __init__(self) -> None:
+        self._asked, self._given = threading.Event(), threading.Event()
+
+    def __call__(self, letter: Letter, n: int) -> tuple[int, dict[str, str], bytes]:
+        self._asked.set()
+        self._given.wait(PATIENCE_S)
+        return 200, {}, b"ok"
+
+    def wait_until_asked(self) -> None:
+        """Until somebody waits for it."""
+        assert self._asked.wait(PATIENCE_S)
+
+    def give(self) -> None:
+        """To everybody who waits and will."""
+        self._given.set()
+
+
 @dataclass
 class Listener:
     """An HTTP server that notes what it is told and answers as `answer` says."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from engine.clock import SystemClock
 from tests.alerts.listener import Listener
 from tests.alerts.world import World, evaluator_settings, open_recorder
+from tests.children import standing_still
 from tests.conftest import SIMULATED
 from tests.patience import eventually, never
 
@@ -61,6 +62,22 @@ class Evaluator:
         self._recorder.close()
 
 
+@contextmanager
+def stopped_between_writes(evaluator: Evaluator, shared: Path) -> Iterator[None]:
+    """Not in the middle of one: on a machine that goes on, the file would stay locked for everybody else."""
+    with ExitStack() as stopped, closing(sqlite3.connect(shared, timeout=1.0, isolation_level=None)) as connection:
+
+        def between_writes() -> bool:
+            stopped.close()
+            stopped.enter_context(standing_still(evaluator.process.pid))
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+            return True
+
+        eventually(between_writes, despite=(sqlite3.OperationalError,))
+        yield
+
+
 @pytest.fixture
 def ops() -> Iterator[Listener]:
     with Listener() as listener:
@@ -80,11 +97,10 @@ def test_an_evaluator_that_was_stopped_while_another_spoke_for_the_fleet_is_quie
         for one in (first, second):
             one.world.agree("secondary")
         eventually(lambda: first.world.rows("SELECT 1 FROM alert_states WHERE state = 'pending'"))
-        first.process.send_signal(signal.SIGSTOP)
-        eventually(lambda: second.health() == "evaluator well speaks")
-        (letter,) = ops.wait_for(1)
-        assert letter.json["commonLabels"]["alertname"] == "OnSecondary"
-        first.process.send_signal(signal.SIGCONT)
+        with stopped_between_writes(first, tmp_path / "leases.db"):
+            eventually(lambda: second.health() == "evaluator well speaks")
+            (letter,) = ops.wait_for(1)
+            assert letter.json["commonLabels"]["alertname"] == "OnSecondary"
         eventually(lambda: first.health() == "evaluator well quiet")
         never(lambda: len(ops.letters) > 1, during=1.0)
         assert first.world.rows("SELECT to_state FROM alert_transitions") == [("pending",), ("firing",)]
@@ -96,10 +112,9 @@ def test_an_evaluator_that_was_stopped_alone_goes_on_and_was_well_all_the_time(t
     try:
         ticked = "SELECT ts_ms FROM marks WHERE name = 'evaluation'"
         eventually(lambda: alone.world.rows(ticked))
-        alone.process.send_signal(signal.SIGSTOP)
-        time.sleep(2.0)
-        ((before,),) = alone.world.rows(ticked)
-        alone.process.send_signal(signal.SIGCONT)
+        with standing_still(alone.process.pid):
+            time.sleep(2.0)
+            ((before,),) = alone.world.rows(ticked)
         assert alone.health() == "evaluator well speaks"
         eventually(lambda: alone.world.rows(ticked) != [(before,)])
         never(lambda: ops.letters or alone.health() != "evaluator well speaks", during=1.0)

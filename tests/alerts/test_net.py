@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -16,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from alerts import net
-from tests.alerts.listener import Letter, Listener, RawServer
+from tests.alerts.listener import Listener, RawServer, Withheld
 from tests.authority import Authority
-from tests.patience import PATIENCE_S
+from tests.children import child, standing_still
 
 PRIVATE = """
 127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 240.0.0.1
@@ -202,22 +200,15 @@ print(net.post(sys.argv[1], b"{}", {}, allow_private=True, timeout=1.5).body)
 
 def test_an_answer_that_came_while_the_process_stood_still_is_read_to_its_end() -> None:
     """Its body was left unread, so Slack and PagerDuty had not said that they took it, and it was sent again."""
-    asked, answer = threading.Event(), threading.Event()
-
-    def when_told(letter: Letter, n: int) -> tuple[int, dict[str, str], bytes]:
-        asked.set()
-        answer.wait(PATIENCE_S)
-        return 200, {}, b"ok"
-
+    answer = Withheld()
     with (
-        Listener(when_told) as server,
-        subprocess.Popen([sys.executable, "-c", STANDING, server.url], stdout=subprocess.PIPE, text=True) as process,
+        Listener(answer) as server,
+        child([sys.executable, "-c", STANDING, server.url]) as process,
     ):
-        assert asked.wait(PATIENCE_S)
-        process.send_signal(signal.SIGSTOP)
-        answer.set()
-        time.sleep(2.0)
-        process.send_signal(signal.SIGCONT)
+        answer.wait_until_asked()
+        with standing_still(process.pid):
+            answer.give()
+            time.sleep(2.0)
         assert process.communicate()[0].splitlines() == ["sending", "b'ok'"]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.children import standing_still
 from tests.dashboard.running import Place, Running, ask, fetch, listens, running, serving
 
 
@@ -129,11 +130,8 @@ def test_two_workers_both_serve_and_both_stop(place: Place) -> None:
 def test_a_worker_that_is_stopped_for_some_seconds_is_not_killed_with_all_that_it_serves(place: Place) -> None:
     with serving(place, "--workers", "2") as process:
         workers = workers_of(place, process)
-        for worker in workers:
-            os.kill(worker, signal.SIGSTOP)
-        time.sleep(5.7)
-        for worker in workers:
-            os.kill(worker, signal.SIGCONT)
+        with standing_still(*workers):
+            time.sleep(5.7)
         assert workers_of(place, process) == workers
 
 

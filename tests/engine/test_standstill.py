@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine import standstill
+from tests.children import child, standing_still
 from tests.engine.standing import EACH
 from tests.upstream import Fault, Upstream
 
@@ -61,21 +61,16 @@ def test_what_came_while_a_process_stood_still_came_in_time(
     model, config = f"pro-{driver}-{kind}", tmp_path / "switchgear.toml"
     url = upstream.openai_url if kind == "openai" else upstream.gemini_url
     config.write_text(CONFIG.format(kind=kind, url=url, model=model), encoding="utf-8")
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.standing", driver, str(config)],
-        env={**os.environ, "STANDING_KEY": "k"},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as application:
+    command = [sys.executable, "-m", "tests.engine.standing", driver, str(config)]
+    with child(command, env={**os.environ, "STANDING_KEY": "k"}) as application:
         assert application.stdout is not None
         while (line := application.stdout.readline()) != "ready\n":
             assert line, "it did not start"
         upstream.set(model, Fault(event_delay=0.1, words=45, drip=0.15))
         while len(upstream.seen(model)) < 1 + 2 * EACH:
             time.sleep(0.005)
-        application.send_signal(signal.SIGSTOP)
-        time.sleep(STOPPED_S)
-        application.send_signal(signal.SIGCONT)
+        with standing_still(application.pid):
+            time.sleep(STOPPED_S)
         assert application.stdout.read().splitlines() == ["primary 1"] * 2 * EACH
 
 
@@ -140,15 +135,12 @@ def test_a_machine_that_sleeps_stands_still_although_the_monotonic_clock_does_no
 
 def test_a_process_knows_how_long_it_stood_still() -> None:
     program = "from engine import standstill as s; s.watch(); s.watch(); print(0); input(); print(s.seconds())"
-    with subprocess.Popen(
-        [sys.executable, "-uc", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with child([sys.executable, "-uc", program]) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
+        with standing_still(process.pid):
+            time.sleep(1.5)
         process.stdin.write("\n")
         process.stdin.flush()
         assert float(process.stdout.readline()) > 1.5 - 2 * standstill.BEAT_EVERY

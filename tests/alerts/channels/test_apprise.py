@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -12,13 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from alerts.channels import apprise_channel
 from alerts.channels.apprise_channel import send
-from tests.alerts.listener import Listener, RawServer
-from tests.patience import eventually
+from tests.alerts.listener import Listener, RawServer, Withheld
+from tests.children import child, standing_still
 
 pytest.importorskip("apprise")
 
@@ -116,15 +113,13 @@ print(apprise_channel.send(sys.argv[1], sys.argv[2], True))
 @pytest.mark.soak
 def test_a_message_that_was_sent_while_the_process_stood_still_was_sent_in_time() -> None:
     """It was said not to have come to an end, and came a second time."""
+    answer = Withheld()
     with (
-        Listener() as server,
-        subprocess.Popen(
-            [sys.executable, "-c", SENDING, f"json://127.0.0.1:{server.port}/", BODY], stdout=subprocess.PIPE, text=True
-        ) as process,
+        Listener(answer) as server,
+        child([sys.executable, "-c", SENDING, f"json://127.0.0.1:{server.port}/", BODY]) as process,
     ):
-        eventually(lambda: psutil.Process(process.pid).children())
-        process.send_signal(signal.SIGSTOP)
-        server.wait_for(1)
-        time.sleep(7.0)
-        process.send_signal(signal.SIGCONT)
+        answer.wait_until_asked()
+        with standing_still(process.pid):
+            answer.give()
+            time.sleep(7.0)
         assert process.communicate()[0].strip() == "None"

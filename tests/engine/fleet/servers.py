@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import urllib.request
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tests.children import standing_still
 from tests.patience import eventually
 from tests.programs import free_port, missing, require_program
 
@@ -86,11 +86,8 @@ class Server(ABC):
     def standing_still(self) -> Iterator[None]:
         """It does nothing, as on a machine that is paused; its clock goes on."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
+        with standing_still(self._process.pid):
             yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it like a power cut."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import pytest
 
 from engine.core.messages import Role
 from engine.sqlite import sqlite3
+from tests.children import standing_still
 from tests.engine.drivers import outstanding
 from tests.engine.gateway.conftest import Serve
 from tests.engine.gateway.running import PRO, Running, about, error_of
@@ -170,11 +169,8 @@ def test_a_machine_that_stands_still_takes_no_model_for_one_that_hangs_or_is_slo
         slow = body_of(stream=True, events=20, pause=0.1), body_of(pause=2.0)
         asking = [asyncio.ensure_future(ask(gateway.port, body)) for body in slow for _ in range(5)]
         await asyncio.sleep(0.8)
-        os.kill(gateway.pid, signal.SIGSTOP)
-        try:
+        with standing_still(gateway.pid):
             await asyncio.sleep(3.0)
-        finally:
-            os.kill(gateway.pid, signal.SIGCONT)
         return await asyncio.gather(*asking)
 
     with FastModel(tmp_path) as model, Gateway(tmp_path, model.url, extra=SHORT) as gateway:
