@@ -152,6 +152,9 @@ class Throttle:
     def confirm(self, slot: Slot, now: float) -> bool:
         """Use a slot, on waking at its time and just before sending.
 
+        Of a stated limit a slot takes the minute after its use, so that those who slept through their times, because
+        the process stood still, count when they are sent.
+
         Returns:
             Whether the request may be sent. `False` when a 429 moved the gate meanwhile, or the slot was used or
             released before: reserve again.
@@ -160,7 +163,10 @@ class Throttle:
         at = self._waiting.pop(slot.id, None)
         if at is None:
             return False
-        self._used[slot.id] = at
+        if self._limit is not None and now > at:
+            self._forget_stated(at)
+            insort(self._stated, now)
+        self._used[slot.id] = max(at, now)
         return True
 
     def release(self, slot: Slot) -> None:

@@ -230,6 +230,24 @@ def test_two_requests_at_the_smallest_cap_go_within_the_usual_wait() -> None:
     assert [slot(throttle, 100.0).at for _ in range(2)] == [100.0, 105.0]
 
 
+def test_slots_that_are_used_late_count_from_then() -> None:
+    """The process stood still while eight waited, and what they left over was given away a second time."""
+    throttle = Throttle(10)
+    send(throttle, 0.0, 10)
+    waiting = [slot(throttle, 50.0) for _ in range(8)]
+    assert {one.at for one in waiting} == {60.0}
+    assert all(throttle.confirm(one, 100.0) for one in waiting)
+    assert [slot(throttle, 125.0).at for _ in range(3)] == [125.0, 125.0, 160.0]
+
+
+def test_a_slot_that_was_used_late_can_be_given_back() -> None:
+    throttle = Throttle(1)
+    late = slot(throttle, 0.0)
+    assert throttle.confirm(late, 30.0)
+    throttle.release(late)
+    assert slot(throttle, 31.0).at == 31.0
+
+
 # -- properties -----------------------------------------------------------------------------------------------------
 
 STEPS = st.lists(
