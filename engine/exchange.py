@@ -124,6 +124,7 @@ class Exchange:
         self.on_event = on_event
         self.refuses = refuses
         self.stood_still = stood_still
+        self._excused = stood_still()
         self.new_id = ids
         self.random = (rng or random.Random()).random  # noqa: S311 - jitter, not a secret
         self.lock = threading.Lock()
@@ -199,6 +200,7 @@ class Exchange:
     def vote(self) -> Vote:
         """This instance's opinion, and housekeeping with it."""
         with self.lock:
+            self.excuse()
             now = self.clock.monotonic()
             moved = self.board.tick(now, self.random())
             vote = self.board.vote(self.identity.instance, self.identity.host, now)
@@ -214,9 +216,17 @@ class Exchange:
     def judged(self, role: Role, canary: str, *, passed: bool, request_id: str = "") -> None:
         """Take in what a canary found that another process of this host has asked."""
         with self.lock:
+            self.excuse()
             now, rand = self.clock.monotonic(), self.random()
             moved = self.board.judged(role, canary, passed=passed, now=now, rand=rand, request_id=request_id)
         self._record_moves(tuple((role, transition) for transition in moved))
+
+    def excuse(self) -> None:
+        """Let no permit expire by the time that this process stood still; under the lock, before a breaker is asked."""
+        stood_still = self.stood_still()
+        if stood_still > self._excused:
+            self.board.stood_still(stood_still - self._excused, self.clock.monotonic())
+            self._excused = stood_still
 
     def _record_moves(self, moved: Sequence[tuple[Role, Transition]]) -> None:
         if moved:
@@ -318,6 +328,7 @@ class Flight:
         records: list[Record] = []
         try:
             with exchange.lock:
+                exchange.excuse()
                 if answer is None:
                     self.board_epoch = exchange.board.document.epoch
                 effect = self._effects.send(answer)

@@ -382,6 +382,15 @@ class Breaker:
         msg = f"a breaker cannot be forced to be {state}; use forced_open, forced_closed, or None to leave force"
         raise ValueError(msg)
 
+    def stood_still(self, seconds: float, now: float) -> None:
+        """Nobody could give a permit back for so many seconds, because the process stood still: none expires in them.
+
+        Args:
+            seconds: How long. None lasts longer than a new one for it: half-open must not get stuck.
+            now: Seconds.
+        """
+        self._next_expiry = min(self._next_expiry + seconds, now + self._permit_ttl)
+
     def tick(self, now: float, rand: float) -> tuple[Transition, ...]:
         """Take back permits that expired; an expired probe counts as failed, any other says nothing about the model.
 

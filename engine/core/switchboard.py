@@ -432,6 +432,11 @@ class Switchboard:
             return opinion
         return replace(opinion, verdict=Verdict.DOWN, reason=f"{CANARY_FAILED}: {canary}")
 
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The process did nothing for so many seconds, so no permit expires in them."""
+        for line in self.lines.values():
+            line.breaker.stood_still(seconds, now)
+
     def tick(self, now: float, rand: float) -> tuple[tuple[Role, Transition], ...]:
         """Housekeeping between requests: permits that never came back."""
         return tuple((role, moved) for role, line in self.lines.items() for moved in line.breaker.tick(now, rand))

@@ -265,6 +265,22 @@ def test_bug_13_an_expired_permit_of_a_closed_breaker_says_nothing() -> None:
     assert (seen.state, seen.samples, seen.outstanding, subject.expired_permits) == (BreakerState.CLOSED, 0, 0, 50)
 
 
+def test_a_probe_does_not_expire_while_the_process_stands_still() -> None:
+    subject, (probe,) = half_open()
+    subject.stood_still(900.0, 920.0)
+    assert subject.tick(920.0, 0.0) == ()
+    (moved,) = subject.report(probe, Effect.OK, 920.0, 0.0)
+    assert moved.to_state is BreakerState.CLOSED
+
+
+def test_a_night_of_standing_still_lets_no_lost_probe_hold_half_open_longer_than_a_new_one() -> None:
+    subject, _ = half_open()
+    subject.stood_still(30_000.0, 20.0)  # asleep, which the clock of the breaker does not count
+    assert subject.tick(20.0 + TTL - 0.001, 0.0) == ()
+    (moved,) = subject.tick(20.0 + TTL, 0.0)
+    assert moved.reason == "probe_expired"
+
+
 def test_bug_14_a_reopen_never_ends_before_the_promised_time() -> None:
     """litellm #40130: the earlier, shorter deadline was kept. Here a Retry-After outlives an operator's force."""
     subject = Breaker(BreakerPolicy(), TTL)

@@ -10,13 +10,17 @@ import pytest
 
 from engine.config import Config
 from engine.core.agreement import Document, DocumentError, Force, Member, Opinion, Override, Verdict, Vote
+from engine.core.breaker import BreakerState
+from engine.core.effects import Attempt
 from engine.core.events import FailoverRecord, Record, Records, listed
-from engine.core.messages import Role
+from engine.core.messages import Completion, FinishReason, Role, Usage
 from engine.core.switchboard import Switchboard
+from engine.endings import succeeded
 from engine.exchange import Exchange, Identity
 from engine.fleet.base import CoordinatorUnavailable
 from engine.fleet.rounds import SKEW, Rounds
 from engine.fleet.view import FleetState
+from engine.providers.simulated import SimulatedProvider
 from engine.tickets import Ticket
 
 PRIMARY, SECONDARY = Role.PRIMARY, Role.SECONDARY
@@ -372,6 +376,30 @@ def test_waiting_for_a_dead_coordinator_is_no_pause_of_the_process(config: Confi
     store.away = set()
     one.turn()
     assert ("chat", "a") in store.all_votes, "it votes at once when the coordinator is back"
+
+
+def test_a_probe_that_is_under_way_while_the_process_stands_still_decides_afterwards(
+    config: Config, clock: Hand
+) -> None:
+    """It counted as lost, and the model that had answered stayed shut."""
+    policy, stood = config.manager_policy("chat"), 0.0
+    exchange = Exchange(
+        policy,
+        identity=Identity("a", "h"),
+        sink=Notes(),
+        providers={policy.primary.provider: SimulatedProvider()},
+        clock=clock,
+        stood_still=lambda: stood,
+    )
+    exchange.trip(Role.PRIMARY, "test")
+    clock.turn(policy.breaker.open_max)
+    probing, sent = exchange.begin("Why?"), clock.now
+    assert isinstance(probing.start(), Attempt)
+    clock.turn(900.0)
+    stood = 899.0
+    exchange.vote()
+    probing.resume(succeeded(Completion("blue", FinishReason.STOP, Usage(3, 1)), sent, clock.now))
+    assert exchange.board.lines[Role.PRIMARY].breaker.state is BreakerState.CLOSED
 
 
 def test_a_process_that_was_paused_in_a_round_decides_nothing_from_old_votes_and_abstains(
