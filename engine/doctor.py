@@ -119,17 +119,18 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 def keys(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Whether every variable that the file names is set, and open addresses have keys."""
-    absent: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     for key in config.providers:
         settings = config.provider_settings(key, environ)
-        if settings.lacks_key:
-            absent[settings.api_key_env] = f"providers.{key} has no key"
+        if settings.key_trouble is not None:
+            what = "is not set" if settings.api_key is None else "holds more than a key, or none"
+            wrong[settings.api_key_env] = f"{what}: providers.{key} has no key"
     for receiver in config.alerts.receivers:
         for variable in (receiver.url_env, receiver.secret_env):
             if variable and not environ.get(variable):
-                absent[variable] = f"receiver {receiver.name} cannot be reached"
-    for variable, consequence in absent.items():
-        yield Finding("keys", Level.FAIL, f"${variable} is not set: {consequence}", f"export {variable}=…")
+                wrong[variable] = f"is not set: receiver {receiver.name} cannot be reached"
+    for variable, trouble in wrong.items():
+        yield Finding("keys", Level.FAIL, f"${variable} {trouble}", f"export {variable}=…")
     try:
         config.operator_keys(environ)
         config.viewer_keys(environ)
@@ -138,7 +139,7 @@ def keys(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
         for line in error.message.splitlines():
             yield Finding("keys", Level.FAIL, line, "set the keys, or listen on 127.0.0.1")
     else:
-        if not absent:
+        if not wrong:
             yield Finding("keys", Level.OK, "every key that the file names is set")
 
 

@@ -107,7 +107,7 @@ class Instance:
 
         Raises:
             UnknownManager: The configuration has no such manager.
-            ConfigurationError: A provider's key is missing, or the file of canaries is wrong.
+            ConfigurationError: A provider's key is missing, there is none to replace, or the canaries are wrong.
         """
         with self._lock:
             found = self.exchanges.get(name)
@@ -149,11 +149,9 @@ class Instance:
 
     def _provider(self, key: str) -> Provider:
         settings = self.config.provider_settings(key)
-        if settings.lacks_key:
-            msg = (
-                f"{self.config.source}: providers.{key}.api_key_env: the environment variable "
-                f"{settings.api_key_env} is not set; export it with the provider's API key"
-            )
+        trouble = settings.key_trouble
+        if trouble is not None:
+            msg = f"{self.config.source}: providers.{key}.api_key_env: {trouble}"
             raise ConfigurationError(msg)
         return build(settings.kind, api_key=settings.api_key, base_url=settings.base_url, name=key)
 

@@ -64,9 +64,16 @@ class ProviderSettings:
     base_url: str
 
     @property
-    def lacks_key(self) -> bool:
-        """Whether a key is named and its variable is not set."""
-        return bool(self.api_key_env) and self.api_key is None
+    def key_trouble(self) -> str | None:
+        """Why a key that is named cannot be used, and what to do; `None` when it can, or none is named."""
+        variable, key = self.api_key_env, self.api_key
+        if not variable:
+            return None
+        if key is None:
+            return f"the environment variable {variable} is not set: export {variable}=KEY"
+        if not all("!" <= letter <= "~" for letter in key):
+            return f"the environment variable {variable} holds more than a key, or none: export {variable}=KEY"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +195,11 @@ class Config:
     def provider_settings(self, key: str, environ: Mapping[str, str] = os.environ) -> ProviderSettings:
         """What a provider is built from; its key is read from the environment now.
 
-        A variable that is not set gives no key and no error: see `ProviderSettings.lacks_key`.
+        A variable that is not set gives no key and no error: see `ProviderSettings.key_trouble`. Spaces and line ends
+        around a key, which files of secrets end with, are no part of it.
         """
         section = self.providers[key]
-        api_key = environ.get(section.api_key_env) if section.api_key_env else None
+        api_key = environ.get(section.api_key_env, "").strip() if section.api_key_env else ""
         return ProviderSettings(key, section.kind, api_key or None, section.api_key_env, section.base_url.rstrip("/"))
 
     def fleet_url(self, environ: Mapping[str, str] = os.environ) -> str:
@@ -238,16 +246,13 @@ class Config:
         """Check before serving that every provider a manager uses has its key.
 
         Raises:
-            ConfigurationError: A variable is not set; the message names it.
+            ConfigurationError: A variable is not set or holds no key; the message names it.
         """
         used = {self.models[name].provider for one in self.managers.values() for name in (one.primary, one.secondary)}
-        missing = [settings for key in sorted(used) if (settings := self.provider_settings(key, environ)).lacks_key]
         problems = [
-            Problem(
-                f"providers.{settings.key}.api_key_env",
-                f"the environment variable {settings.api_key_env} is not set: export {settings.api_key_env}=KEY",
-            )
-            for settings in missing
+            Problem(f"providers.{key}.api_key_env", trouble)
+            for key in sorted(used)
+            if (trouble := self.provider_settings(key, environ).key_trouble) is not None
         ]
         if problems:
             raise failure(self.source, problems)

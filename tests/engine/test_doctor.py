@@ -91,6 +91,8 @@ def test_a_missing_key_names_its_variable_and_who_needs_it(make_config: Make) ->
     details = [finding.detail for finding in doctor.keys(config, {"S": "x"})]
     assert details == ["$K is not set: providers.o has no key", "$U is not set: receiver ops cannot be reached"]
     assert [finding.level for finding in doctor.keys(config, {"K": "x", "U": "x", "S": "x"})] == [Level.OK]
+    (broken,) = doctor.keys(config, {"K": "x\ny", "U": "x", "S": "x"})
+    assert (broken.level, broken.detail) == (Level.FAIL, "$K holds more than a key, or none: providers.o has no key")
 
 
 def test_an_open_address_without_keys_is_found(make_config: Make) -> None:

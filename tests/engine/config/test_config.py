@@ -33,7 +33,7 @@ Make = Callable[..., Config]
 def test_the_shipped_file_loads_without_any_key() -> None:
     config = load(shipped("switchgear.toml"))
     assert config.manager_policy("chat").primary.name == "gemini-2.5-pro"
-    assert config.provider_settings("gemini").lacks_key
+    assert config.provider_settings("gemini").api_key is None
 
 
 def test_the_file_is_named_by_argument_then_environment_then_place(
@@ -192,8 +192,30 @@ def test_a_key_is_read_from_the_environment_and_not_shown(make_config: Make) -> 
     settings = config.provider_settings("o", {"K": "hunter2"})
     assert (settings.api_key, settings.base_url, settings.kind) == ("hunter2", "http://h/v1", ProviderKind.OPENAI)
     assert "hunter2" not in repr(settings)
-    assert config.provider_settings("o", {}).lacks_key
-    assert not config.provider_settings("simulated", {}).lacks_key
+    assert config.provider_settings("simulated", {}).key_trouble is None
+
+
+@pytest.mark.parametrize(
+    ("held", "key", "trouble"),
+    [
+        ("sk-1", "sk-1", None),
+        (" sk-1\r\n", "sk-1", None),
+        ("", None, "is not set"),
+        ("\n", None, "is not set"),
+        ("sk-1\nsk-2", "sk-1\nsk-2", "holds more than a key"),
+        ("sk 1", "sk 1", "holds more than a key"),
+        ("ключ", "ключ", "holds more than a key"),
+    ],
+)
+def test_a_key_that_no_header_takes_is_refused_and_a_line_end_is_no_part_of_it(
+    make_config: Make, held: str, key: str | None, trouble: str | None
+) -> None:
+    """A file of secrets that ends in a line feed made every call a mistake of ours, or a connection that failed."""
+    config = make_config('[providers.o]\nkind = "openai"\napi_key_env = "K"\nbase_url = "http://h/v1/"\n')
+    settings = config.provider_settings("o", {"K": held})
+    assert settings.api_key == key
+    assert (trouble or "") in (settings.key_trouble or "")
+    assert (settings.key_trouble is None) is (trouble is None)
 
 
 def test_keys_are_comma_separated_and_operators_have_names(config: Config) -> None:
