@@ -124,6 +124,11 @@ class Instance:
             known = ", ".join(sorted(self.config.managers))
             msg = f"there is no manager named {name!r}; this configuration has {known}"
             raise UnknownManager(msg, param="model")
+        unknown = sorted(set(providers) - set(self.config.providers))
+        if unknown:
+            known = ", ".join(sorted(self.config.providers))
+            msg = f"there is no provider named {unknown[0]!r} to replace; this configuration has {known}"
+            raise ConfigurationError(msg)
         policy = self.config.manager_policy(name)
         wanted = {policy.primary.provider, policy.secondary.provider}
         return Exchange(

@@ -163,6 +163,12 @@ def test_a_name_without_a_manager_is_refused_with_the_known_ones(drive: Make) ->
         drive(name="chatt")
 
 
+def test_a_provider_that_replaces_none_is_refused_with_the_known_ones(drive: Make) -> None:
+    """It was left out in silence, and the real one was asked."""
+    with pytest.raises(ConfigurationError, match=r"'gemini'.*simulated"):
+        drive(providers={"gemini": Plain()})
+
+
 def test_a_path_serves_as_configuration(kind: Any, make_config: Callable[..., Config]) -> None:
     config = make_config()
     driver = kind(str(config.source), providers={"simulated": Plain()})
