@@ -232,6 +232,7 @@ ACTS: Final[Mapping[str, str]] = MappingProxyType(
         "forced_open": "forced the {role} breaker open",
         "forced_closed": "forced the {role} breaker closed",
         "auto": "let the {role} breaker decide again",
+        "withdrawn": "was too late: somebody else had changed it meanwhile",
     }
 )
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from engine.clock import Clock, SystemClock
@@ -33,6 +34,9 @@ MAX_TTL: Final = 30 * 86_400.0
 """Seconds; the longest an override may last. There is no "for ever"."""
 
 SWAP_TRIES: Final = 20
+WITHDRAWN: Final = "withdrawn"
+"""The action of an audit row that takes back the same actor's on the same epoch: somebody else's act became that."""
+
 RECORD_WITHIN: Final = 10.0
 """Seconds an act waits for its audit row to be committed."""
 
@@ -197,6 +201,9 @@ class Control:
         if not reason.strip():
             msg = "a reason is required: it is what the next person on call reads"
             raise InvalidRequest(msg, param="reason")
+        if not str(actor.name).strip():
+            msg = "by must name who acts: it is what the audit log shows"
+            raise InvalidRequest(msg, param="by")
 
     def _act(
         self,
@@ -211,21 +218,21 @@ class Control:
         expires: int | None = None,
         epoch: int | None = None,
     ) -> Document:
-        """Audit, then swap until it holds."""
+        """Audit, then swap; where somebody was faster, audit that too and try again on what is agreed now."""
+        audit = partial(self._audit, manager, role=role, reason=reason, actor=actor, strict=strict)
         document = self.document(manager)
-        _expect(document, epoch)
-        _readable(change(document, self._observation()))
-        self._audit(manager, action, role, reason, actor, document.epoch + 1, strict=strict, expires=expires)
         for _ in range(SWAP_TRIES):
+            _expect(document, epoch)
             following = change(document, self._observation())
+            _readable(following)
+            audit(action=action, epoch=document.epoch + 1, expires=expires)
             if following is None:
                 return document
-            expected = document.epoch or None
-            if self._coordinator.swap(manager, expected, following):
+            if self._coordinator.swap(manager, document.epoch or None, following):
                 self._moved(manager, document, following)
                 return following
+            audit(action=WITHDRAWN, epoch=document.epoch + 1)
             document = self.document(manager)
-            _expect(document, epoch)
         msg = f"the agreement of {manager} changes too fast to act on; try again"
         raise Conflict(msg, retry_after=1.0)
 
@@ -237,14 +244,14 @@ class Control:
     def _audit(
         self,
         manager: str,
+        *,
         action: str,
         role: Role,
         reason: str,
         actor: Actor,
         epoch: int,
-        *,
         strict: bool,
-        expires: int | None,
+        expires: int | None = None,
     ) -> None:
         record = OverrideRecord(
             new_id(), self._clock.wall_ms(), manager, action, role, strict, reason.strip(), actor.name, expires, epoch

@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 import engine
 from engine import AsyncDualModelManager, DualModelManager, FinishReason, Request, SemanticFailure, Usage
 from engine.config import Config
+from engine.control import Actor
 from engine.core.breaker import BreakerState
 from engine.core.errors import (
     ConfigurationError,
@@ -45,7 +48,7 @@ from tests.engine.drivers import (
     rows,
     texts,
 )
-from tests.patience import eventually
+from tests.patience import PATIENCE_S, eventually
 from tests.upstream import Fault, Upstream
 
 QUICK = """
@@ -657,6 +660,9 @@ def test_what_is_no_prompt_is_refused_before_anybody_is_asked(drive: Make, manne
         ({"ttl": "soon"}, "ttl"),
         ({"ttl": float("inf")}, "30 d"),
         ({"by": None}, "by"),
+        ({"by": " "}, "by"),
+        ({"by": 7}, "by"),
+        ({"reason": " "}, "reason"),
         ({"strict": "no"}, "strict"),
     ],
     ids=lambda given: str(given),
@@ -668,7 +674,7 @@ def test_an_act_that_nobody_could_read_is_refused_and_changes_nothing(
     driver = drive(manner)
     before = driver.status().document
     with pytest.raises(InvalidRequest, match=names):
-        driver.override("secondary", reason="maintenance", **wrong)
+        driver.override("secondary", **{"reason": "maintenance", **wrong})
     assert driver.status().document == before
     assert rows(driver.instance.recorder.store, "overrides") == []
     assert driver.override("secondary", reason="maintenance", ttl="30m").override.ttl == 1800
@@ -698,6 +704,29 @@ def test_an_act_on_an_old_epoch_is_refused(drive: Make) -> None:
     driver.override("secondary", reason="one", epoch=epoch)
     with pytest.raises(engine.core.errors.Conflict):
         driver.override("primary", reason="two", epoch=epoch)
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_of_acts_at_the_same_time_the_audit_tells_which_held(drive: Make, decided: bool) -> None:
+    """Those whose epoch another act took were refused, and yet stood there as if they had pinned the model."""
+    driver = drive(Plain())
+    epoch, together, held = driver.status().epoch, threading.Barrier(8), {}
+
+    def pin(name: str) -> None:
+        together.wait(PATIENCE_S)
+        with suppress(engine.core.errors.Conflict):
+            document = driver.instance.control().set_override(
+                "chat", "secondary", reason="now", actor=Actor(name), epoch=epoch if decided else None
+            )
+            held[name] = document.epoch
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(pin, "abcdefgh"))
+    standing = Counter[tuple[str, int]]()
+    for act in rows(driver.instance.recorder.store, "overrides"):
+        standing[act["actor"], act["epoch"]] += {"set": 1, "withdrawn": -1}[act["action"]]
+    assert +standing == Counter(held.items())
+    assert len(held) == (1 if decided else 8)
 
 
 def test_a_strict_pin_on_a_model_with_an_open_breaker_is_overloaded_until_it_may_be_asked(drive: Make) -> None:
