@@ -22,13 +22,13 @@ from alerts.receivers import Receiver, receivers_of
 from alerts.rules import read_rules
 from dashboard.commands.acting import existing_store
 from dashboard.commands.folding import Folding
-from dashboard.commands.options import config_option, json_option
+from dashboard.commands.options import config_option, json_option, seconds_of
 from dashboard.commands.preview_cmd import command as preview_command
 from dashboard.serving import configured
 from engine.clock import SystemClock
 from engine.config import Config
 from engine.core.errors import ConfigurationError
-from engine.durations import DurationError, describe, parse_duration
+from engine.durations import describe
 from engine.recorder import Recorder
 from engine.store import Store
 
@@ -192,11 +192,7 @@ def silence_add(
     as_json: bool,
 ) -> None:
     """Do not announce alerts that match: alertname="LatencyHigh" manager="chat"."""
-    try:
-        seconds = parse_duration(lasting)
-    except DurationError as error:
-        msg = f"--for: {error}"
-        raise ConfigurationError(msg) from None
+    seconds = seconds_of("--for", lasting)
     now_ms = SystemClock().wall_ms()
     silence = _write(
         configured(config_path),

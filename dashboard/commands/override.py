@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from dashboard.commands.acting import chosen, control_of
-from dashboard.commands.options import config_option, json_option, manager_option
+from dashboard.commands.options import config_option, json_option, manager_option, seconds_of
 from dashboard.serving import configured
 from engine.control import Actor
 from engine.core.agreement import Document
-from engine.durations import describe, parse_duration
+from engine.durations import describe
 
 reason_option = click.option("--reason", required=True, metavar="R", help="Why; the audit log keeps it.")
 epoch_option = click.option(
@@ -50,7 +50,7 @@ def set_command(
     """Pin primary or secondary on every instance."""
     config = configured(config_path)
     name = chosen(config, manager)
-    ttl = None if lasts is None else _seconds(lasts)
+    ttl = None if lasts is None else seconds_of("--for", lasts)
     with control_of(config) as control:
         document = control.set_override(
             name, role, reason=reason, actor=_actor(by), ttl=ttl, strict=strict, epoch=epoch
@@ -79,14 +79,6 @@ def clear_command(
         document = control.clear_override(name, reason=reason, actor=_actor(by), epoch=epoch)
     said = "automatic again" if before.override else "already automatic; nothing changed"
     _say(document, as_json, f"{name}: {said}; {document.active} is active (epoch {document.epoch})")
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        msg = f"--for: {error}"
-        raise click.UsageError(msg) from None
 
 
 def _actor(by: str | None) -> Actor:

@@ -16,12 +16,12 @@ from alerts.promql import NoTwin, Twin, twin_of
 from alerts.rules import Rule, read_rules
 from alerts.syntax import SyntaxProblem
 from dashboard.commands.acting import chosen, existing_store
-from dashboard.commands.options import config_option, json_option, manager_option
+from dashboard.commands.options import config_option, json_option, manager_option, seconds_of
 from dashboard.serving import configured
 from engine.clock import SystemClock
 from engine.config import Config
 from engine.core.errors import ConfigurationError
-from engine.durations import DurationError, describe, parse_duration
+from engine.durations import describe
 
 
 @click.command("preview", short_help="Say when a condition would have fired.")
@@ -99,11 +99,7 @@ def _rule(config: Config, expression: str, hold: str | None) -> Rule:
 
 
 def _seconds(option: str, text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except DurationError as error:
-        msg = f"{option}: {error}"
-        raise ConfigurationError(msg) from None
+    seconds = seconds_of(option, text)
     if seconds <= 0 and option != "--for":
         msg = f"{option}: must be longer than nothing"
         raise ConfigurationError(msg)

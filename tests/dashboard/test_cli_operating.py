@@ -43,6 +43,13 @@ def test_an_override_reaches_the_gateway_within_a_second_and_so_does_its_end(pla
     assert "already automatic; nothing changed" in capsys.readouterr().out
 
 
+def test_a_number_alone_is_seconds_as_in_the_configuration(place: Place, capsys: Output) -> None:
+    """`--for 90` was refused, with the advice to leave out quotes that were not there."""
+    assert act(place, "set", "secondary", "--reason", "r", "--for", "90", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["override"]["ttl"] == 90
+    assert act(place, "clear", "--reason", "done") == 0
+
+
 def test_a_strict_pin_says_so_and_speaks_json(place: Place, capsys: Output) -> None:
     assert act(place, "set", "secondary", "--reason", "test", "--strict", "--json") == 0
     body = json.loads(capsys.readouterr().out)
