@@ -196,7 +196,7 @@ def run_file(path: Path) -> Verdict:
         path: The file; its `rule_files` are beside it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         problem = Problem(path, toml_error_line(str(error)), f"is not TOML: {error}: correct that line")

@@ -98,7 +98,7 @@ def read_rules(path: Path) -> RuleSet:
         The rules without mistakes, and a problem for each mistake.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         what = f"cannot be read ({reason}): create it, or correct alerts.rules in the configuration"

@@ -296,7 +296,7 @@ def load(path: Path | str | None = None, environ: Mapping[str, str] = os.environ
     """
     source = Path(path or environ.get(PATH_VARIABLE) or DEFAULT_PATH)
     try:
-        data = tomllib.loads(source.read_text(encoding="utf-8"))
+        data = tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         example = shipped("switchgear.toml")
         what = f"there is no such file: pass --config FILE, set {PATH_VARIABLE}, or begin with a copy of {example}"

@@ -36,6 +36,12 @@ def test_the_shipped_file_loads_without_any_key() -> None:
     assert config.provider_settings("gemini").api_key is None
 
 
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "switchgear.toml"
+    path.write_text(shipped("switchgear.toml").read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load(path).managers
+
+
 def test_the_file_is_named_by_argument_then_environment_then_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
