@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from engine.async_manager import AsyncDualModelManager
 from engine.core.errors import InternalError, SwitchgearError, UnknownManager
@@ -22,6 +22,8 @@ from engine.gateway.chat import ChatCompletions
 from engine.gateway.control import control_routes
 from engine.gateway.health import Check, health_routes, store_check
 from engine.gateway.responses import error_response, json_response
+from engine.gateway.wire import headers_of, unasked
+from engine.ids import new_id
 from engine.instance import Instance
 from engine.metrics import Exposition
 
@@ -124,7 +126,20 @@ class _Application(Starlette):
         if chat is not None and scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
             await chat(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            named = scope["type"] == "http" and scope["path"].startswith("/v1/")
+            await super().__call__(scope, receive, _named(send) if named else send)
+
+
+def _named(send: Send) -> Send:
+    """Give an answer of /v1 that asks no model the headers that every one has."""
+    headers = headers_of(unasked(new_id()))
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *headers]}
+        await send(message)
+
+    return named
 
 
 def _model_routes(gateway: Gateway) -> list[Route]:

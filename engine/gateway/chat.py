@@ -16,11 +16,18 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 
 from engine.async_manager import AsyncDualModelManager
-from engine.core.errors import BodyTooLarge, InternalError, StreamBroken, SwitchgearError, UnknownManager
+from engine.core.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    StreamBroken,
+    SwitchgearError,
+    UnknownManager,
+)
 from engine.core.messages import Account, Chunk, Role
 from engine.deadlines import deadlines, timeout
 from engine.gateway.access import ROLE_HEADER, Access
-from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse
+from engine.gateway.wire import Asked, StreamBody, completion_body, error_body, error_event, headers_of, parse, unasked
 from engine.ids import new_id
 from engine.recording import UNTRIED
 
@@ -220,8 +227,13 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
 
     Raises:
         BodyTooLarge: It is longer than `limit` bytes; nothing beyond that is read.
+        InvalidRequest: It is compressed.
         ClientGone: The caller left.
     """
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        msg = f"the body is encoded as {encoding.decode('latin-1')}: send it as it is, without Content-Encoding"
+        raise InvalidRequest(msg)
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -246,8 +258,7 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 async def send_error(send: Send, error: SwitchgearError) -> None:
     """An error with everything that is known about the request."""
-    refused = Account(error.request_id or new_id(), UNTRIED, UNTRIED, UNTRIED, 0, None, 0, 0)
-    headers = headers_of(error.account or refused)
+    headers = headers_of(error.account or unasked(error.request_id or new_id()))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(-(-error.retry_after // 1)).partition(".")[0].encode()))
     if error.status_code == BodyTooLarge.status_code:

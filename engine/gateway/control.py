@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from engine import queries
 from engine.core.agreement import Document
-from engine.core.errors import InvalidRequest
+from engine.core.errors import BodyTooLarge, InvalidRequest
 from engine.durations import parse_duration
 from engine.gateway.access import Access
 from engine.gateway.openapi import document as openapi
@@ -37,6 +37,8 @@ LATEST_MS: Final = 253_402_300_799_000
 """The end of the year 9999."""
 
 PAGE: Final = 500
+EPOCH_DIGITS: Final = 19
+"""A longer number is no epoch, nor one that Python reads whatever its length."""
 
 
 def control_routes(instance: Instance, access: Access) -> list[Route]:
@@ -149,7 +151,8 @@ async def _body(request: Request) -> Mapping[str, Any]:
     async for part in request.stream():
         raw += part
         if len(raw) > MAX_ACT:
-            raise _wrong(what=f"the body is larger than {MAX_ACT} bytes")
+            msg = f"the body is larger than the {MAX_ACT} bytes that an act may have"
+            raise BodyTooLarge(msg)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -193,7 +196,7 @@ def _epoch(value: Any) -> int | None:
 
 
 def _query_epoch(value: str | None) -> int | None:
-    if value is not None and not value.isdecimal():
+    if value is not None and not (value.isdecimal() and len(value) < EPOCH_DIGITS):
         raise _wrong(what="epoch: must be a whole number", param="epoch")
     return None if value is None else int(value)
 

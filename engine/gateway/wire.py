@@ -12,6 +12,7 @@ import orjson
 from engine.core.errors import InvalidRequest, SwitchgearError
 from engine.core.messages import JSON, Account, Chunk, Reply, Request, Role, Usage
 from engine.providers.json_text import written
+from engine.recording import UNTRIED
 
 OURS: Final = frozenset(
     {
@@ -162,6 +163,11 @@ def headers_of(account: Account) -> list[tuple[bytes, bytes]]:
     if account.failover:
         headers.append((b"x-switchgear-failover", account.failover.encode("latin-1", "replace")))
     return headers
+
+
+def unasked(request_id: str) -> Account:
+    """The account of an answer for which no model was asked."""
+    return Account(request_id, UNTRIED, UNTRIED, UNTRIED, 0, None, 0, 0)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hmac
 import json
 import socket
@@ -142,6 +143,30 @@ def test_odd_fields_never_make_it_a_mistake_of_ours(serve: Serve, upstream: Upst
             wrong.append((fields, answer.status_code, answer.text[-200:]))
     assert not wrong, wrong
     assert outstanding(gateway.exchange) == gateway.exchange.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/models"), ("GET", "/v1/models/nobody"), ("GET", "/v1/chat/completions"), ("POST", "/v1/embeddings")],
+)
+def test_an_answer_of_v1_that_asks_no_model_says_so_in_the_same_headers(
+    gateway: Running, method: str, path: str
+) -> None:
+    said = about(gateway.call(method, path))
+    assert said.pop("request-id")
+    assert said == {
+        "manager": "none", "model": "none", "role": "none", "attempts": "0", "epoch": "0", "overhead-us": "0"
+    }  # fmt: skip
+
+
+def test_a_compressed_body_is_refused_by_name(gateway: Running) -> None:
+    """It was said to be no UTF-8."""
+    answer = gateway.call(
+        "POST", "/v1/chat/completions", data=gzip.compress(b"{}"), headers={"content-encoding": "gzip"}
+    )
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    assert "gzip" in error_of(answer)["message"]
+    assert gateway.ask(headers={"content-encoding": "identity"}).ok
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(gateway: Running) -> None:
@@ -334,14 +359,17 @@ def test_an_act_with_a_wrong_field_names_it(shared: Running, body: dict[str, Any
 
 def test_acts_refuse_what_is_no_json_or_no_manager(shared: Running) -> None:
     headers = {"content-type": "application/json"}
-    for body in (b"{", b"[]", b'{"role": "primary", "reason": "x", "ttl": NaN}', b"x" * 100_000):
+    for body in (b"{", b"[]", b'{"role": "primary", "reason": "x", "ttl": NaN}'):
         answer = shared.call("POST", "/api/v1/managers/chat/override", data=body, headers=headers)
         assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request"), body[:50]
+    large = shared.call("POST", "/api/v1/managers/chat/override", data=b"x" * 100_000, headers=headers)
+    assert (large.status_code, error_of(large)["code"]) == (413, "body_too_large")
     body = {"role": "primary", "reason": "x"}
     answer = shared.call("POST", "/api/v1/managers/nobody/override", json=body)
     assert (answer.status_code, error_of(answer)["code"]) == (404, "unknown_manager")
     assert shared.act("DELETE", "/override").status_code == 400, "a reason is required"
-    assert shared.act("DELETE", "/override?reason=x&epoch=1.5").status_code == 400
+    for epoch in ("1.5", "9" * 5000):
+        assert shared.act("DELETE", f"/override?reason=x&epoch={epoch}").status_code == 400
     assert shared.act("POST", "/breakers/third", {"state": "auto", "reason": "x"}).status_code == 400
     assert shared.act("POST", "/breakers/primary", {"state": "ajar", "reason": "x"}).status_code == 400
     assert shared.rows("overrides") == []
