@@ -7,6 +7,7 @@ threaded and the asynchronous manager, are never wired twice.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 from engine import standstill
 from engine.calibrations import Calibrations
@@ -69,6 +71,7 @@ class Instance:
         self._lock = threading.Lock()
         self._started = False
         self._closed = False
+        self._forked = False
 
     @classmethod
     def open(cls, config: Config | Path | str | None, *, coordinator: Coordinator | None = None) -> Instance:
@@ -147,6 +150,8 @@ class Instance:
         """Why no request can be taken on now: asking a model for what cannot be recorded would be for nothing."""
         if self._closed:
             return StoreUnavailable("this manager is closed: build another one")
+        if self._forked:
+            return StoreUnavailable("this manager was in use before the process was forked: build another one in here")
         error = self.recorder.error
         if error is None or self.recorder.durability is not Durability.COMMIT:
             return None
@@ -195,9 +200,15 @@ class Instance:
             self.recorder.start()
             self.agent.start()
             self._started = True
+            _in_use.add(self)
 
     def close(self, *closers: Callable[[], None]) -> None:
-        """Stop agreeing, leave the fleet, and commit what is queued; calling it again does nothing."""
+        """Stop agreeing, leave the fleet, and commit what is queued; calling it again does nothing.
+
+        Nor does calling it in a forked process, where threads and connections are the parent's.
+        """
+        if self._forked:
+            return
         with self._lock:
             if self._closed:
                 return
@@ -212,3 +223,16 @@ class Instance:
         if self.local_agreement is not None:
             self.local_agreement.close()
         self.recorder.close()
+
+
+_in_use: Final[WeakSet[Instance]] = WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process has its parent's managers without their threads: a request would wait for an answer for ever."""
+    for instance in _in_use:
+        instance._forked = True
+        atexit.unregister(instance.recorder.close)
+
+
+os.register_at_fork(after_in_child=_after_fork)
