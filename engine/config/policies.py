@@ -1,7 +1,8 @@
 """From the file's sections to the frozen policies of the pure core.
 
 A setting that was written holds as written. A default that does not fit beside it gives way: with `total = "10s"`
-the default of 60 s for `answer` becomes 10 s, and with `open_for = "1m"` the default `open_max` becomes a minute.
+the default of 60 s for `answer` becomes 5 s, because the other half is the other model's, and with `open_for = "1m"`
+the default `open_max` becomes a minute.
 Two written settings that contradict each other are refused by `engine.config.checks`.
 """
 
@@ -44,6 +45,9 @@ BOUNDS = (
 )
 """Pairs of clocks of which the first may not be longer than the second."""
 
+SILENCES = ("answer", "first_token", "idle")
+"""Clocks after which a silent model is left for the other one."""
+
 
 def manager_policy(name: str, settings: Settings) -> ManagerPolicy:
     """Everything that decides one manager's behaviour.
@@ -81,8 +85,14 @@ def fleet_policy(section: FleetSection) -> FleetPolicy:
 
 
 def manager_timeouts(section: TimeoutsSection) -> Timeouts:
-    """A manager's clocks, defaults cut to what was written."""
-    return _fitted(Timeouts(**_values(section)), section.model_fields_set)
+    """A manager's clocks, defaults cut to what was written.
+
+    A model that is silent for as long as the deadline is cut by the deadline, which is nobody's failure: its breaker
+    would stay closed and nobody be failed over. So a default takes at most half of `total`.
+    """
+    clocks, written = Timeouts(**_values(section)), section.model_fields_set
+    halved = {clock: min(getattr(clocks, clock), clocks.total / 2) for clock in SILENCES if clock not in written}
+    return _fitted(replace(clocks, **halved), written)
 
 
 def model_timeouts(manager: TimeoutsSection, model: ModelTimeoutsSection) -> Timeouts:

@@ -521,7 +521,7 @@ def test_a_stream_that_goes_silent_is_left_in_time_for_the_other_one(drive: Make
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 def test_nothing_outlives_the_total_deadline(drive: Make, manner: Any, streamed: bool) -> None:
-    extra = '[managers.chat.timeouts]\ntotal = "200ms"\n'
+    extra = '[managers.chat.timeouts]\ntotal = "200ms"\nfirst_token = "200ms"\nanswer = "200ms"\n'
     provider = manner(lambda _: [Hang(1.5)] if streamed else Hang(1.5))
     driver = drive(provider, extra)
     began = time.monotonic()

@@ -101,7 +101,7 @@ def test_durations_reach_the_policies_as_seconds(make_config: Make) -> None:
 def test_defaults_give_way_to_what_is_written(make_config: Make) -> None:
     tables = ("timeouts]\ntotal = 4", "breaker]\nopen_max = 1", "retry]\nbase_delay = 60")
     policy = make_config("".join(f"[managers.chat.{table}\n" for table in tables)).manager_policy("chat")
-    assert policy.timeouts == Timeouts(connect=4, first_token=4, answer=4, idle=4, total=4)
+    assert policy.timeouts == Timeouts(connect=2, first_token=2, answer=2, idle=2, total=4)
     assert (policy.breaker.open_for, policy.breaker.open_max) == (1, 1)
     assert (policy.retry.base_delay, policy.retry.max_delay) == (60, 60)
 
@@ -109,11 +109,11 @@ def test_defaults_give_way_to_what_is_written(make_config: Make) -> None:
 def test_a_models_clocks_override_the_managers_up_to_its_deadline(make_config: Make) -> None:
     policy = make_config("[managers.chat.timeouts]\ntotal = 40\n[models.pro.timeouts]\nfirst_token = 45\nidle = 3\n")
     clocks = policy.manager_policy("chat")
-    assert clocks.primary.timeouts == Timeouts(connect=5, first_token=40, answer=40, idle=3, total=40)
+    assert clocks.primary.timeouts == Timeouts(connect=5, first_token=40, answer=20, idle=3, total=40)
     assert (
         clocks.secondary.timeouts
         == clocks.timeouts
-        == Timeouts(connect=5, first_token=30, answer=40, idle=15, total=40)
+        == Timeouts(connect=5, first_token=20, answer=20, idle=15, total=40)
     )
 
 

@@ -134,6 +134,13 @@ ROWS = {
     "a server error that passes": Row([Fault(error=BAD)], "server_error ok", counts=1),
     "connection": Row(Fault(reset=True), "connection connection connection >ok", failover="connection", counts=3),
     "timeout of ours": Row(Fault(hang=True), "timeout >ok", failover="timeout", counts=1, config={"replace": SHORT}),
+    "timeout of ours, where only the deadline is written": Row(
+        Fault(hang=True),
+        "timeout >ok",
+        failover="timeout",
+        counts=1,
+        config={"replace": {'first_token = "30s"\nanswer = "30s"\nidle = "30s"\ntotal = "60s"': 'total = "3s"'}},
+    ),
     "headers and then silence": Row(
         Fault(first_token=5, drip=0.5),
         "timeout >ok",
