@@ -69,6 +69,7 @@ class Instance:
         self.calibrations = Calibrations(recorder)
         self.exchanges: dict[str, Exchange] = {}
         self._lock = threading.Lock()
+        self._opened_by = os.getpid()
         self._started = False
         self._closed = False
         self._forked = False
@@ -85,7 +86,7 @@ class Instance:
             ConfigurationError: The configuration or the store cannot work.
         """
         settings = config if isinstance(config, Config) else load(config)
-        identity = Identity(f"{settings.fleet_host}-{os.getpid()}-{secrets.token_hex(3)}", settings.fleet_host)
+        identity = _somebody(settings.fleet_host)
         store = Store(settings.store_path).open()
         recorder = Recorder(store, durability=settings.store.durability, record_content=settings.store.record_content)
         if coordinator is None:
@@ -196,6 +197,10 @@ class Instance:
         with self._lock:
             if self._started or self._closed:
                 return
+            if self._opened_by != os.getpid():  # forked from one that had only built it, as servers do with workers
+                self.identity = _somebody(self.identity.host)
+                for exchange in self.exchanges.values():
+                    exchange.identity = self.identity
             standstill.watch()
             self.recorder.start()
             self.agent.start()
@@ -223,6 +228,11 @@ class Instance:
         if self.local_agreement is not None:
             self.local_agreement.close()
         self.recorder.close()
+
+
+def _somebody(host: str) -> Identity:
+    """A name of this process that no other has."""
+    return Identity(f"{host}-{os.getpid()}-{secrets.token_hex(3)}", host)
 
 
 _in_use: Final[WeakSet[Instance]] = WeakSet()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from engine.config import Config
+from engine.store import Store
 from tests.patience import PATIENCE_S
 
 IN_USE = """
@@ -27,6 +28,18 @@ with DualModelManager.from_config(sys.argv[1], "chat") as manager:
         print(another.generate("Why?").model)
 """
 
+ONLY_BUILT = """
+import os, sys
+from engine import DualModelManager
+
+manager = DualModelManager.from_config(sys.argv[1], "chat")
+child = os.fork()
+manager.generate("Why?")
+manager.close()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 def test_a_manager_that_is_in_use_says_in_a_forked_process_that_it_cannot_be_used_there(
     make_config: Callable[..., Config],
@@ -38,3 +51,15 @@ def test_a_manager_that_is_in_use_says_in_a_forked_process_that_it_cannot_be_use
     said, model = ended.stdout.splitlines()
     assert "build another one" in said
     assert model
+
+
+def test_a_manager_that_was_only_built_before_the_fork_is_somebody_of_its_own_in_every_process(
+    make_config: Callable[..., Config],
+) -> None:
+    """Workers of a server that loads the application first had one name, and overwrote each other's votes."""
+    config = make_config()
+    command = [sys.executable, "-c", ONLY_BUILT, str(config.source)]
+    subprocess.run(command, timeout=4 * PATIENCE_S, check=True)
+    with Store(config.store_path).open().reader() as connection:
+        (named,) = connection.execute("SELECT count(DISTINCT instance) FROM requests").fetchone()
+    assert named == 2
