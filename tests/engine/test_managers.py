@@ -527,7 +527,7 @@ def test_nothing_outlives_the_total_deadline(drive: Make, manner: Any, streamed:
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         list(driver.stream("hello")) if streamed else driver.generate("hello")
-    assert 0.19 < time.monotonic() - began < 0.6
+    assert 0.19 < time.monotonic() - began < 1.4
     assert len(provider.calls) == 1, "there is no time for the other model"
     assert driver.exchange.board.lines[Role.PRIMARY].breaker.snapshot(time.monotonic()).failures == 0
 
