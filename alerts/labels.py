@@ -10,6 +10,9 @@ from functools import lru_cache
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 _MASK = 0xFFFFFFFFFFFFFFFF
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"$', re.DOTALL)
+_ESCAPED = re.compile(r'\\([n"\\])')
+_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 _MATCHER = re.compile(r"^\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*(.*?)\s*$", re.DOTALL)
 
 
@@ -43,7 +46,12 @@ class Matcher:
         return (re.fullmatch(self.value, actual) is not None) is (self.sign == "=~")
 
     def __str__(self) -> str:
-        return f'{self.name}{self.sign}"{self.value}"'
+        return f"{self.name}{self.sign}{quoted(self.value)}"
+
+
+def quoted(value: str) -> str:
+    """A label's value as a matcher has it, between double quotes."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def parse_matcher(text: str) -> Matcher:
@@ -56,12 +64,12 @@ def parse_matcher(text: str) -> Matcher:
     if found is None:
         msg = f'{text!r} is no matcher: write severity="critical" or severity=~"critical|warning"'
         raise ValueError(msg)
-    name, sign, value = found.groups()
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        value = re.sub(r"\\(.)", r"\1", value[1:-1]) if sign in ("=", "!=") else value[1:-1]
-    elif '"' in value or not value:
-        msg = f'{text!r}: put the value into double quotes, {name}{sign}"…"'
+    name, sign, written = found.groups()
+    inside = _QUOTED.fullmatch(written)
+    if inside is None and ('"' in written or not written):
+        msg = f'{text!r}: put the value into double quotes, {name}{sign}"…", with \\" for one inside'
         raise ValueError(msg)
+    value = _ESCAPED.sub(lambda mark: _ESCAPES[mark.group(1)], inside.group(1)) if inside else written
     if "~" in sign:
         try:
             re.compile(value)
@@ -72,8 +80,27 @@ def parse_matcher(text: str) -> Matcher:
 
 
 def parse_matchers(texts: Iterable[str]) -> tuple[Matcher, ...]:
-    """Read several matchers, which must all hold."""
-    return tuple(parse_matcher(text) for text in texts)
+    """Read several matchers, which must all hold; a text may have several itself, with commas between them.
+
+    Raises:
+        ValueError: See `parse_matcher`.
+    """
+    return tuple(parse_matcher(part) for text in texts for part in split_matchers(text) or [text])
+
+
+def split_matchers(text: str) -> list[str]:
+    """The single matchers of `a="x",b="y"`, split at commas outside of quotes."""
+    parts, current, quoted, escaped = [], "", False, False
+    for sign in text:
+        if sign == "," and not quoted:
+            parts.append(current.strip())
+            current = ""
+            continue
+        if sign == '"' and not escaped:
+            quoted = not quoted
+        escaped = sign == "\\" and not escaped
+        current += sign
+    return [part for part in [*parts, current.strip()] if part]
 
 
 def all_match(matchers: Iterable[Matcher], labels: Mapping[str, str]) -> bool:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
+from alerts.labels import quoted
+
 
 class Reason(StrEnum):
     """Why a group is notified; Alertmanager's words."""
@@ -100,13 +102,13 @@ class Notice:
 
     def silence_url(self, line: Line) -> str:
         """A silence of just this alert, ready to be given a reason."""
-        matchers = ",".join(f'{name}="{value}"' for name, value in sorted(line.labels.items()))
+        matchers = ",".join(f"{name}={quoted(value)}" for name, value in sorted(line.labels.items()))
         return f"{self.base_url}/alerts?silence={quote(matchers, safe='')}"
 
 
 def brackets(labels: Mapping[str, str]) -> str:
     """Labels as Prometheus writes them: `{alertname="X", manager="chat"}`."""
-    return "{" + ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items())) + "}"
+    return "{" + ", ".join(f"{name}={quoted(value)}" for name, value in sorted(labels.items())) + "}"
 
 
 def iso(ms: int | None) -> str:

@@ -129,18 +129,3 @@ def explain(one: Row, face: Clockface) -> str:
 def without_values(template: str) -> str:
     """A rule's text while there is no alert to fill it from: names in the place of values."""
     return re.sub(r"\{\{\s*(\w+)[^}]*\}\}", r"‹\1›", template)
-
-
-def matcher_lines(asked: str) -> str:
-    """The matchers of a link, one a line: `a="x",b="y"` split at commas outside of quotes."""
-    lines, current, quoted, escaped = [], "", False, False
-    for sign in asked:
-        if sign == "," and not quoted:
-            lines.append(current.strip())
-            current = ""
-            continue
-        if sign == '"' and not escaped:
-            quoted = not quoted
-        escaped = sign == "\\" and not escaped
-        current += sign
-    return "\n".join(line for line in [*lines, current.strip()] if line)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from alerts.labels import split_matchers
 from dashboard import acts, alert_board, parts, shared, wording
 from dashboard.alert_board import Row
 from dashboard.frame import address, banner_row, clock, may_act, page, require_actor, title
@@ -198,7 +199,7 @@ def _forget_silence() -> None:
 def _silence_dialog(asked: str) -> None:
     text = st.text_area(
         "Matchers, one a line; all must hold",
-        value=alert_board.matcher_lines(asked),
+        value="\n".join(split_matchers(asked)),
         key="matchers",
         height=110,
         placeholder='alertname="LatencyHigh"',
