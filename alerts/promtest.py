@@ -7,7 +7,6 @@ is worked out from the counters: `error_rate` from `errors` and `requests`, `sec
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,65 +20,9 @@ from alerts.lint import Problem, unknown
 from alerts.memory import Remembered
 from alerts.places import Places, shown, toml_error_line
 from alerts.rules import RuleSet, read_rules
-from alerts.vocabulary import LEVELS, WINDOWS, Kind, Query
+from alerts.testfile import EPOCH_MS, Series, TestFileError, check, series_of
+from alerts.vocabulary import WINDOWS, Query
 from engine.durations import DurationError, parse_duration
-
-EPOCH_MS = 1_700_000_040_000
-_ITEM = re.compile(r"^(?:(?P<start>-?[\d.]+)(?P<step>[+-][\d.]+)|(?P<word>[A-Za-z_]+?|-?[\d.]+))(?:x(?P<times>\d+))?$")
-_SERIES = re.compile(r"^\s*(?P<name>[a-z_]\w*)\s*(?:\{(?P<labels>.*)\})?\s*$")
-_LABEL = re.compile(r"""\s*([a-z_]\w*)\s*=\s*["']([^"']*)["']\s*(?:,|$)""")
-
-
-class TestFileError(ValueError):
-    """A test file that cannot be used; the message says what to change."""
-
-    __test__ = False
-
-
-def values_of(text: str) -> list[Value]:
-    """Read promtool's notation, with words and truth values beside numbers.
-
-    `1x3` is one and three times more; `0+1x3` is 0 1 2 3; `_` is no value, `_x3` three of them.
-
-    Raises:
-        TestFileError: It is not that notation.
-    """
-    found: list[Value] = []
-    for item in text.split():
-        match = _ITEM.match(item)
-        if match is None:
-            msg = f'"{item}" is no value: write 1, 1x5, 0+1x5, secondaryx5 or _'
-            raise TestFileError(msg)
-        times = int(match["times"]) if match["times"] else None
-        if match["start"] is not None:
-            if times is None:
-                msg = f'"{item}" lacks how often: write {item}x5'
-                raise TestFileError(msg)
-            found += [float(match["start"]) + float(match["step"]) * n for n in range(times + 1)]
-        elif match["word"] == "_":
-            found += [None] * (times if times is not None else 1)
-        else:
-            found += [_scalar(match["word"])] * ((times or 0) + 1)
-    return found
-
-
-def _scalar(text: str) -> Value:
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One input series: what it is of, and its value or its events by millisecond."""
-
-    name: str
-    manager: str | None
-    role: str
-    samples: tuple[tuple[int, Value], ...]
 
 
 class Tape:
@@ -203,38 +146,49 @@ def run_file(path: Path) -> Verdict:
         return Verdict((str(problem),))
     except (OSError, UnicodeDecodeError) as error:
         return Verdict((f"{shown(path)}: cannot be read ({error}): name a rule test file",))
-    sets = [read_rules(path.parent / name) for name in data.get("rule_files", [])]
+    try:
+        sets = _rule_sets(path, data)
+    except TestFileError as error:
+        return Verdict((str(Problem(path, 1, str(error))),))
     problems = [str(problem) for one in sets for problem in one.problems]
-    problems += [f"{shown(path)}:1: {unknown(key, _FILE_KEYS)}" for key in data if key not in _FILE_KEYS]
-    if not sets:
-        problems.append(f'{shown(path)}:1: names no rules: add rule_files = ["alerts.toml"]')
     if problems:
         return Verdict(tuple(problems))
     rules = RuleSet(tuple(rule for one in sets for rule in one.rules))
     tally, places = _Tally(), Places(text)
-    for index, test in enumerate(data.get("tests", [])):
+    for index, test in enumerate(data["tests"]):
+        name = test.get("name", f"test {index + 1}")
         try:
-            _run_test(rules, test, data.get("evaluation_interval", "1m"), tally)
+            _run_test(rules, name, test, data.get("evaluation_interval", "1m"), tally)
         except (TestFileError, DurationError) as error:
-            name = test.get("name", f"test {index + 1}")
-            problems.append(f"{shown(path)}:{places.line('tests', index)}: {name}: {error}")
+            problems.append(str(Problem(path, places.line("tests", index), str(error), str(name))))
     return Verdict(tuple(problems), tuple(tally.failures), tally.checked)
 
 
-_FILE_KEYS = ("rule_files", "evaluation_interval", "tests")
-_TEST_KEYS = ("name", "interval", "input_series", "events", "alert_rule_test")
+def _rule_sets(path: Path, data: Mapping[str, Any]) -> list[RuleSet]:
+    """The rules that a test file names."""
+    check("file", data)
+    files = [path.parent / name for name in data.get("rule_files", [])]
+    lost = [shown(file) for file in files if not file.is_file()]
+    msg = ""
+    if not files:
+        msg = 'names no rules: add rule_files = ["alerts.toml"]'
+    elif lost:
+        msg = f"rule_files: there is no file {', '.join(lost)}: create it, or correct the name"
+    elif not data.get("tests"):
+        msg = "has no tests: begin each with [[tests]]"
+    if msg:
+        raise TestFileError(msg)
+    return [read_rules(file) for file in files]
 
 
-def _run_test(rules: RuleSet, test: Mapping[str, Any], evaluation_interval: object, tally: _Tally) -> None:
-    for key in test:
-        if key not in _TEST_KEYS:
-            raise TestFileError(unknown(key, _TEST_KEYS))
+def _run_test(rules: RuleSet, name: str, test: Mapping[str, Any], evaluation_interval: object, tally: _Tally) -> None:
+    check("test", test)
     step_ms = round(parse_duration(test.get("interval", evaluation_interval)) * 1000)
     every_ms = round(parse_duration(evaluation_interval) * 1000)
     if step_ms <= 0 or every_ms <= 0:
         msg = "an interval is longer than nothing"
         raise TestFileError(msg)
-    tape = Tape([*_series(test.get("input_series", []), step_ms), *_events(test.get("events", []))])
+    tape = Tape(series_of(test, step_ms))
     wanted = sorted(
         ((round(parse_duration(case.get("eval_time", 0)) * 1000), case) for case in test.get("alert_rule_test", [])),
         key=lambda pair: pair[0],
@@ -244,7 +198,7 @@ def _run_test(rules: RuleSet, test: Mapping[str, Any], evaluation_interval: obje
         raise TestFileError(msg)
     after: dict[int, Mapping[str, Remembered]] = dict(evaluations(rules, tape, every_ms, wanted[-1][0]))
     for eval_ms, case in wanted:
-        _compare(rules, str(test.get("name", "test")), case, after[eval_ms // every_ms * every_ms], tally)
+        _compare(rules, name, case, after[eval_ms // every_ms * every_ms], tally)
 
 
 def evaluations(
@@ -297,57 +251,3 @@ def _fits(one: Remembered, want: Mapping[str, Any]) -> bool:
         want.get("exp_labels", {}).items() <= one.labels.items()
         and want.get("exp_annotations", {}).items() <= one.annotations.items()
     )
-
-
-def _series(tables: Sequence[Mapping[str, Any]], step_ms: int) -> Iterator[Series]:
-    for table in tables:
-        name, labels = _head(str(table.get("series", "")))
-        values = values_of(str(table.get("values", "")))
-        _check_values(name, values)
-        samples = tuple((EPOCH_MS + index * step_ms, value) for index, value in enumerate(values))
-        yield Series(name, labels.get("manager"), labels.get("role", ""), samples)
-
-
-def _events(tables: Sequence[Mapping[str, Any]]) -> Iterator[Series]:
-    """Recorded events at exact times: `{ at = "90s", series = 'failovers{manager="chat"}', value = 1 }`."""
-    found: dict[tuple[str, str | None, str], list[tuple[int, Value]]] = {}
-    for table in tables:
-        name, labels = _head(str(table.get("series", "")))
-        value = table.get("value", 1)
-        _check_values(name, [value if isinstance(value, str | bool) else float(value)])
-        at = EPOCH_MS + round(parse_duration(table.get("at", 0)) * 1000)
-        found.setdefault((name, labels.get("manager"), labels.get("role", "")), []).append((at, value))
-    for (name, manager, role), samples in found.items():
-        yield Series(name, manager, role, tuple(sorted(samples, key=lambda pair: pair[0])))
-
-
-def _head(text: str) -> tuple[str, dict[str, str]]:
-    match = _SERIES.match(text)
-    if match is None:
-        msg = f'"{text}" is no series: write active_model{{manager="chat"}}'
-        raise TestFileError(msg)
-    name = match["name"]
-    if name not in LEVELS and name not in WINDOWS:
-        raise TestFileError(unknown(name, [*LEVELS, *WINDOWS]))
-    labels = dict(_LABEL.findall(match["labels"] or ""))
-    for label in labels:
-        if label not in ("manager", "role"):
-            raise TestFileError(unknown(label, ("manager", "role")))
-    return name, labels
-
-
-def _check_values(name: str, values: Sequence[Value]) -> None:
-    level = LEVELS.get(name)
-    for value in values:
-        if value is None:
-            continue
-        if level is not None and level.kind is Kind.TEXT:
-            fits = isinstance(value, str) and (not level.words or value in level.words)
-        elif level is not None and level.kind is Kind.TRUTH:
-            fits = isinstance(value, bool)
-        else:
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits:
-            words = f": it is one of {', '.join(level.words)}" if level and level.words else ""
-            msg = f"{name} is never {value!r}{words}"
-            raise TestFileError(msg)

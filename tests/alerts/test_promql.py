@@ -13,9 +13,10 @@ import pytest
 from alerts.evaluator import State
 from alerts.expression import compile_expression
 from alerts.promql import NoTwin, twin_of
-from alerts.promtest import EPOCH_MS, Series, Tape, evaluations, values_of
+from alerts.promtest import Tape, evaluations
 from alerts.rules import parse_rules, read_rules
 from alerts.syntax import SyntaxProblem
+from alerts.testfile import EPOCH_MS, Series, values_of
 from alerts.vocabulary import BREAKER_STATES, LEVELS, ROLES, WINDOWS, Scope
 from engine.shipped import shipped
 from tests.alerts.conditions import Conditions

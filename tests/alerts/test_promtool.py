@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from alerts.evaluator import State
-from alerts.promtest import EPOCH_MS, Series, Tape, evaluations, values_of
+from alerts.promtest import Tape, evaluations
 from alerts.rules import parse_rules
+from alerts.testfile import EPOCH_MS, Series, values_of
 from engine.shipped import shipped
 from tests.programs import require_program
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from alerts.expression import NoValue, compile_expression
 from alerts.labels import Matcher, fingerprint, parse_matcher, parse_matchers
-from alerts.promtest import run_file, values_of
+from alerts.promtest import run_file
 from alerts.rulebook import RuleBook
 from alerts.rules import NoData, parse_rules, read_rules
 from alerts.syntax import SyntaxProblem
+from alerts.testfile import values_of
 from alerts.vocabulary import LEVELS, WINDOWS, Query
 from dashboard.commands.alerts_cmd import command
 from engine.shipped import shipped
@@ -29,6 +31,10 @@ GOOD = '[[rules]]\nalert = "Good"\nexpr = \'active_model == "secondary"\'\n'
         ("alert = \"A\"\nexpr = 'actve_model == \"secondary\"'", 6, ["no name actve_model", "mean active_model"]),
         ("alert = \"A\"\nexpr = 'active_model == \"secondry\"'", 6, ['did you mean "secondary"']),
         ("alert = \"A\"\nexpr = 'failovers(\"10m\") > \"3\"'", 6, ["a number and a text"]),
+        ("alert = \"A\"\nexpr = 'active_model == secondary'", 6, ["column 17", 'write "secondary"']),
+        ('alert = "A"\nexpr = """\ntrue &&\n  fals"""', 6, ["line 2, column 3 (fals)"]),
+        ("alert = \"A\"\nexpr = 'failovers(10m) > 3'", 6, ["column 13", 'write ("10m")']),
+        ("alert = \"A\"\nexpr = 'failovers[10m] > 3'", 6, ["column 10", 'write ("10m")']),
         ("alert = \"A\"\nexpr = 'failovers > 3'", 6, ['write failovers("5m")']),
         ("alert = \"A\"\nexpr = 'failovers(10) > 3'", 6, ["the window of failovers is a text"]),
         ("alert = \"A\"\nexpr = 'failovers(\"10x\") > 3'", 6, ["10x"]),
@@ -288,6 +294,19 @@ def test_a_file_that_is_just_being_written_changes_nothing(tmp_path: Path) -> No
     path.write_text(GOOD + "[[rules]]\nalert = \"B\"\nexpr = 'true'\n")
     assert book.refresh().rules == before
     assert {rule.alert for rule in book.refresh().rules} == {"Good", "B"}
+
+
+def test_a_file_of_the_same_size_and_time_is_read_again_where_it_is_another(tmp_path: Path) -> None:
+    """Rights that are given later, too, change neither size nor time: the rules were not in force until an edit."""
+    path, other = tmp_path / "alerts.toml", tmp_path / "other.toml"
+    path.write_text(GOOD)
+    book = RuleBook(path)
+    book.refresh()
+    other.write_text(GOOD.replace("Good", "Best"))
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+    book.refresh()
+    assert [rule.alert for rule in book.refresh().rules] == ["Best"]
 
 
 def test_a_changed_file_is_read_again_and_a_broken_rule_stays_as_it_last_worked(tmp_path: Path) -> None:
