@@ -15,7 +15,8 @@ class RuleBook:
     """The rules in force: the file's, read again when it has changed; a broken rule stays as it last worked.
 
     A file counts as changed when two looks find it the same: while it is being written it may be empty, or end between
-    two rules, and alerts of rules that are missing would be over.
+    two rules, and alerts of rules that are missing would be over. It is not told by its time of writing: a file that
+    may be read at last, or that a backup brought back with its old time, has changed as well.
 
     Args:
         path: The rule file.
@@ -33,7 +34,7 @@ class RuleBook:
         """The rules in force now."""
         try:
             stat = self._path.stat()
-            seen = (stat.st_mtime_ns, stat.st_size)
+            seen = (stat.st_ctime_ns, stat.st_ino)
         except OSError:
             seen = (0, 0)
         if seen != self._seen and (self._seen is None or seen == self._changing):
