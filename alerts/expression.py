@@ -429,6 +429,8 @@ def _role(node: Node) -> str:
 
 
 def _unknown(name: str) -> str:
+    if any(name in level.words for level in LEVELS.values()):
+        return f'there is no name {name}: write "{name}" for the word'
     known = [*LEVELS, *WINDOWS]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"there is no name {name}: " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")

@@ -45,9 +45,11 @@ def unknown(key: str, known: Iterable[str]) -> str:
 
 
 def pointed(expression: str, at: int) -> str:
-    """The part of an expression that a problem is about, with its column."""
+    """The part of an expression that a problem is about, with its column, and its line where it has several."""
     rest = " ".join(expression[at : at + 24].split())
-    place = f"expr, column {at + 1}"
+    before = expression[:at]
+    line = f"line {before.count(chr(10)) + 1}, " if "\n" in expression.strip() else ""
+    place = f"expr, {line}column {at - before.rfind(chr(10))}"
     return f"{place} ({rest}{'…' if len(expression) > at + 24 else ''})" if rest else f"{place} (its end)"
 
 

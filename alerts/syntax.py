@@ -173,6 +173,9 @@ def _stray(text: str, at: int) -> str:
     return f"{text[at]!r} does not belong into an expression"
 
 
+_WINDOW_HINT = 'a window is a text in parentheses: write ("10m")'
+
+
 class _Parser:
     """Precedence climbing over the tokens; `_LEVELS` has the operators, loosest first."""
 
@@ -193,7 +196,7 @@ class _Parser:
         if (token := self._peek()) is not None:
             hint = {"and": "&&", "or": "||", "not": "!"}.get(token.text.lower())
             msg = f"write {hint} for {token.text}" if hint else f"nothing may follow here, but {token.text} does"
-            raise SyntaxProblem(msg, token.at)
+            raise SyntaxProblem(_WINDOW_HINT if self._in_window(token) else msg, token.at)
         return node
 
     def _peek(self) -> _Token | None:
@@ -206,11 +209,17 @@ class _Parser:
             return token
         return None
 
+    def _in_window(self, token: _Token) -> bool:
+        """Whether it is the bracket of `[10m]`, or the unit of `(10m)`."""
+        before = self._tokens[self._next - 1]
+        unit = token.kind == "name" and before.kind == "number" and token.at == before.at + len(before.text)
+        return unit or token.text == "["
+
     def _need(self, text: str) -> None:
         if self._take(text) is None:
             token = self._peek()
             found = f"but {token.text} stands here" if token else "but it ends"
-            msg = f"{text} is expected, {found}"
+            msg = _WINDOW_HINT if token and self._in_window(token) else f"{text} is expected, {found}"
             raise SyntaxProblem(msg, token.at if token else self._end)
 
     def _deeper(self) -> None:
