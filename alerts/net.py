@@ -7,6 +7,7 @@ are not followed; no proxy of the environment is used; time and body are bounded
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import ipaddress
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from typing_extensions import Buffer
 
@@ -222,7 +223,7 @@ def post(
     try:
         with _connect(parts, addresses, deadline, context) as sock:
             sock.settimeout(_left(deadline))
-            sock.sendall(_head(parts, method, headers, len(body)) + body)
+            sock.sendall(_head(parts, method, {**_credentials(parts), **headers}, len(body)) + body)
             response = http.client.HTTPResponse(_Wire(sock, deadline), method=method)  # type: ignore[arg-type]
             response.begin()
             found = {name.lower(): value for name, value in response.getheaders()}
@@ -258,6 +259,14 @@ def _connect(
             sock.close()
             raise
     raise failure or ConnectionError("no address")
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    """The user and password of a URL, as `https://user:password@host/`, for a receiver that asks who calls."""
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
 
 def _head(parts: SplitResult, method: str, headers: Mapping[str, str], length: int) -> bytes:

@@ -216,6 +216,12 @@ def _receiver(key: str, receiver: ReceiverSection) -> Iterator[Problem]:
         parts = _split(receiver.url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             yield Problem(f"{key}.url", "is no address: write https://host/path")
+        elif parts.password:
+            yield Problem(
+                f"{key}.url",
+                "holds a password: put the whole address into an environment variable and name that, "
+                'url_env = "SWITCHGEAR_WEBHOOK_URL"',
+            )
     for matcher in receiver.matchers:
         if not _MATCHER.match(matcher):
             yield Problem(

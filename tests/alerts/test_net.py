@@ -165,6 +165,17 @@ def test_a_line_break_cannot_be_smuggled_in() -> None:
         net.post(server.url, b"", {"X": "a\r\nEvil: b"}, allow_private=True)
 
 
+def test_the_user_and_password_of_an_address_say_who_calls() -> None:
+    """They were dropped, so a receiver behind Basic authentication answered 401 and its letters were dead at once."""
+    with Listener() as server:
+        net.post(server.url.replace("//", "//ana:p%40ss%3Aword@"), b"", {}, allow_private=True)
+        net.post(server.url, b"", {}, allow_private=True)
+    headers = [{name.lower(): value for name, value in letter.headers.items()} for letter in server.letters]
+    assert headers[0]["authorization"] == "Basic YW5hOnBAc3M6d29yZA=="
+    assert "@" not in headers[0]["host"]
+    assert "authorization" not in headers[1]
+
+
 def test_no_message_repeats_what_may_be_secret() -> None:
     for url in ("http://user:pw@example.com/T0K3N?key=s3cret", "https://127.0.0.1/T0K3N?key=s3cret"):
         with pytest.raises(net.Refused) as caught:

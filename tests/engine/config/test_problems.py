@@ -96,6 +96,10 @@ def test_a_mistake_in_one_section(text: str, expected: str) -> None:
         ),
         ('[[alerts.receivers]]\nname = "o"\nkind = "webhook"\nurl = "x"', "alerts.receivers[0].url: is no address"),
         (
+            '[[alerts.receivers]]\nname = "o"\nkind = "webhook"\nurl = "https://a:b@x/"',
+            "alerts.receivers[0].url: holds a password: put the whole address into an environment variable",
+        ),
+        (
             '[[alerts.receivers]]\nname = "o"\nkind = "webhook"\nurl_env = "X"\nmatchers = ["severity"]',
             "alerts.receivers[0].matchers: 'severity' is no matcher",
         ),
