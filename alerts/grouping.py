@@ -84,7 +84,7 @@ def decide(
     )
     labels = {name: value for name, value in zip(("alertname", "manager"), mine[0].group, strict=True) if value}
     notice = Notice(audience.name, reason, labels, lines, base_url, now_ms)
-    told = {line.fingerprint: Told(line.status, now_ms, line.starts_ms) for line in lines}
+    told = {line.fingerprint: Told(line.status, now_ms, line.starts_ms, line.episode_ms) for line in lines}
     return Decision(notice, told, None)
 
 
@@ -119,8 +119,11 @@ def _line(one: Remembered, status: Status, told: Told | None, now_ms: int) -> Li
         annotations["flapping"] = "it flips often: nothing more is sent until it has been calm for ten minutes"
     ended = status is Status.RESOLVED
     alert = one.alert
-    continued = told is not None and told.status is Status.FIRING
-    starts_ms = told.starts_ms if told is not None and continued else alert.fired_ms or now_ms
+    # When it fired is a matter of each machine's ticks; when the condition of what all see alike began is the same for
+    # all, where that is on record. So whoever speaks, a receiver that knows episodes has one.
+    starts_ms, episode_ms = alert.fired_ms or now_ms, alert.active_ms if one.fleet else 0
+    if told is not None and told.status is Status.FIRING:
+        starts_ms, episode_ms = told.starts_ms, told.episode_ms
     return Line(
         status=status,
         labels=one.labels,
@@ -129,6 +132,7 @@ def _line(one: Remembered, status: Status, told: Told | None, now_ms: int) -> Li
         ends_ms=(alert.resolved_ms or now_ms) if ended else None,
         fingerprint=one.fingerprint,
         value=alert.value,
+        episode_ms=episode_ms,
     )
 
 

@@ -19,11 +19,12 @@ FLAPPING_CALM_MS = 600_000
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The last thing a receiver was told about an alert, when, and the start it was told."""
+    """The last thing a receiver was told about an alert, when, the start it was told, and what names the episode."""
 
     status: Status
     ts_ms: int
     starts_ms: int
+    episode_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ class Remembered:
         body = {
             "alert": {name: getattr(self.alert, name) for name in _KEPT},
             "annotations": dict(self.annotations),
-            "told": {name: [told.status, told.ts_ms, told.starts_ms] for name, told in self.told.items()},
+            "told": {
+                name: [told.status, told.ts_ms, told.starts_ms, told.episode_ms] for name, told in self.told.items()
+            },
             "errors": self.errors,
             "error": self.error,
             "flips": list(self.flips[-4 * FLAPPING_FLIPS :]),

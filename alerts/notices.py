@@ -31,7 +31,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One alert in a notice; times are milliseconds, `ends_ms` is `None` while it fires."""
+    """One alert in a notice; times are milliseconds, `ends_ms` is `None` while it fires.
+
+    `episode_ms` tells one firing from the next where that is not the start: 0 for the start.
+    """
 
     status: Status
     labels: Mapping[str, str]
@@ -40,11 +43,12 @@ class Line:
     ends_ms: int | None
     fingerprint: str
     value: float | None = None
+    episode_ms: int = 0
 
     @property
     def episode(self) -> str:
         """The same for one firing and its resolution, another for the next."""
-        return f"{self.fingerprint}-{self.starts_ms}"
+        return f"{self.fingerprint}-{self.episode_ms or self.starts_ms}"
 
     @property
     def summary(self) -> str:

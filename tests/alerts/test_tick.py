@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from alerts.receivers import Receiver
 from alerts.rules import Rule, parse_rules
 from alerts.tick import Overtaken, Ticker, TickReport
 from engine.core.errors import ConfigurationError
-from tests.alerts.world import World, request
+from tests.alerts.world import World, open_recorder, request
 
 ON_SECONDARY = """
 [[rules]]
@@ -159,6 +160,32 @@ def test_what_all_machines_see_is_announced_by_the_one_that_speaks_and_ended_by_
     world.agree("primary")
     desk.tick(15)
     assert desk.said() == [own, FIRST, OVER]
+
+
+def test_machines_with_stores_of_their_own_name_one_incident_alike(world: World, tmp_path: Path) -> None:
+    """After a hand-over PagerDuty had two incidents, and the one of a machine that was lost stayed open for ever."""
+    pagers = Receiver(Audience("ops", (), AT_ONCE_PACE), CHANNELS["pagerduty"], "https://example.com", "key")
+    recorder = open_recorder(tmp_path, "other.db")
+    try:
+        desks = [Desk(world, ON_SECONDARY, pagers), Desk(World(recorder, world.clock), ON_SECONDARY, pagers)]
+        desks[1].speaks = False
+        for _ in range(2):
+            for desk in desks:
+                desk.world.agree("secondary")
+            for after in (900, 1.5):
+                for desk in desks:
+                    desk.tick(after)
+            desks[1].speaks = True
+            for desk in desks:
+                desk.tick(7)
+                desk.world.agree("primary")
+                desk.tick(15)
+    finally:
+        recorder.close()
+    first, second = ([(event["event_action"], event["dedup_key"]) for event in desk.bodies()] for desk in desks)
+    assert [action for action, _ in first] == ["trigger", "resolve"] * 2
+    assert first == second
+    assert len({key for _, key in first}) == 2
 
 
 def test_transition_state_and_notification_are_committed_together_or_not_at_all(world: World) -> None:
