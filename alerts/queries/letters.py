@@ -21,6 +21,8 @@ _FIRST = (
 )
 """The first of each order that waits for a receiver: SQLite takes the other columns from the row of the minimum."""
 
+_RELEASE = "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until_ms = NULL WHERE state = 'leased'"
+
 
 def add_outbox(connection: Connection, row: Sequence[Any]) -> bool:
     """Put one in: id, created, receiver, kind, ordering key, dedupe key, content type, body, next attempt, expires.
@@ -52,8 +54,7 @@ def claim(connection: Connection, receiver: str, owner: str, now_ms: int, lease_
 def hand_back(connection: Connection, identifier: str, owner: str) -> bool:
     """Let a notification that was taken, and not sent, be taken again; returns whether it still was `owner`'s."""
     cursor = connection.execute(
-        "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until_ms = NULL"
-        " WHERE id = ? AND state = 'leased' AND lease_owner = ?",
+        f"{_RELEASE} AND id = ? AND lease_owner = ?",
         [identifier, owner],
     )
     return bool(cursor.rowcount == 1)
@@ -69,8 +70,8 @@ def release_expired(connection: Connection, now_ms: int, horizon_ms: int, under_
         under_way: Letters that whoever asks is about himself, whatever the clock says.
     """
     cursor = connection.execute(
-        "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until_ms = NULL WHERE state = 'leased' AND"
-        " (lease_until_ms < ?1 OR lease_until_ms > ?1 + ?2) AND id NOT IN (SELECT value FROM json_each(?3))",
+        f"{_RELEASE} AND (lease_until_ms < ?1 OR lease_until_ms > ?1 + ?2)"
+        " AND id NOT IN (SELECT value FROM json_each(?3))",
         [now_ms, horizon_ms, json.dumps(list(under_way))],
     )
     return int(cursor.rowcount)
