@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from alerts import net, outbox, queries
 from alerts.dispatcher import Dispatcher
+from alerts.labels import fingerprint
 from alerts.lease import Lease
 from alerts.notices import Line, Notice, Reason, Status
 from alerts.observations import LETTERS_KEPT_MS, FleetView
@@ -343,7 +344,7 @@ class AlertService:
         labels = {"alertname": EVALUATOR_STALLED, "severity": "critical"} | ({"host": self._host} if self._host else {})
         texts = {"summary": "alert rules are not evaluated: restart Switchgear and look at its log"}
         status = Status.FIRING if ended_ms is None else Status.RESOLVED
-        line = Line(status, labels, texts, began_ms, ended_ms, f"{began_ms:016x}")
+        line = Line(status, labels, texts, began_ms, ended_ms, fingerprint(labels))
         letters = []
         for receiver in self.receivers:
             if all(matcher.matches(labels) for matcher in receiver.audience.matchers):

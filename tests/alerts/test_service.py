@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from alerts import outbox, queries
+from alerts.labels import fingerprint
 from alerts.outbox import Letter
 from alerts.service import AlertService, Part
 from engine.clock import SystemClock
@@ -208,7 +209,9 @@ def test_a_stalled_evaluator_is_noticed_within_three_intervals_told_and_told_to_
         try:
             letters = ops.wait_for(2)
             assert [letter.json["status"] for letter in letters] == ["firing", "resolved"]
-            assert letters[0].json["alerts"][0]["startsAt"] == letters[1].json["alerts"][0]["startsAt"]
+            first, last = (letter.json["alerts"][0] for letter in letters)
+            assert first["startsAt"] == last["startsAt"]
+            assert first["fingerprint"] == last["fingerprint"] == fingerprint(labels), "not Alertmanager's"
         finally:
             second.stop()
             recorder.close()
