@@ -147,7 +147,8 @@ def history(rule: str | None, limit: int, config_path: Path | None, as_json: boo
         for ts_ms, name, manager, labels, before, after, value in found
     ]
     columns = ("at", "alertname", "manager", "from", "state", "value")
-    _print(rows, columns, as_json=as_json, nothing="no alert has done anything yet")
+    who = "no alert" if rule is None else f"no alert of a rule {rule}"
+    _print(rows, columns, as_json=as_json, nothing=f"{who} has done anything yet")
 
 
 @command.group("silences", invoke_without_command=True)

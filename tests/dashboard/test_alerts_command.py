@@ -50,6 +50,7 @@ def test_alerts_history_silences_and_receivers_are_listed_and_acted_on(
         assert (alert["alertname"], alert["state"], alert["silenced"]) == ("OnSecondary", "firing", False)
         (event,) = json.loads(run(tmp_path, "history", "--json"))
         assert (event["from"], event["state"]) == ("inactive", "firing")
+        assert "no alert of a rule Other" in run(tmp_path, "history", "--rule", "Other"), "others have done something"
 
         added = run(
             tmp_path, "silences", "add", 'manager="chat"', "--for", "1h", "--reason", "r", "--by", "ana", "--json"
