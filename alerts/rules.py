@@ -15,7 +15,7 @@ from alerts.labels import fingerprint
 from alerts.lint import Problem
 from alerts.places import Places, toml_error_line
 from alerts.syntax import SyntaxProblem
-from alerts.template import TemplateError, check
+from alerts.template import TemplateError, check, label_text
 from alerts.vocabulary import LEVELS, WINDOWS, Query, Scope
 from engine.durations import parse_duration
 
@@ -65,7 +65,7 @@ class Rule:
 
     def labels_for(self, manager: str | None) -> dict[str, str]:
         """The final labels of its alert for a manager, which identify it."""
-        own = {name: text.replace("{{ manager }}", manager or "") for name, text in self.labels.items()}
+        own = {name: label_text(text, manager) for name, text in self.labels.items()}
         labels = {"alertname": self.alert, **own}
         return labels if manager is None else {**labels, "manager": manager}
 

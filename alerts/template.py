@@ -73,6 +73,11 @@ def expand(text: str, facts: Facts) -> str:
         return f"<error expanding template: {error}>"
 
 
+def label_text(text: str, manager: str | None) -> str:
+    """Fill a label's text, in which only the manager may stand."""
+    return _PLACE.sub(lambda _: manager or "", text)
+
+
 def _read(inside: str) -> tuple[str, str | None]:
     found = _INSIDE.match(inside)
     name = found.group(1) if found else ""

@@ -178,6 +178,13 @@ def test_the_same_windows_are_asked_once() -> None:
     assert queries == {Query("error_rate", 300.0), Query("error_rate", 300.0, "primary")}
 
 
+@pytest.mark.parametrize("place", ["{{ manager }}", "{{manager}}", "{{  manager }}"])
+def test_the_manager_in_a_label_is_filled_however_it_is_spaced(place: str) -> None:
+    """Only one space on each side was understood, and the label was the braces themselves."""
+    (rule,) = parse_rules(GOOD + f'labels = {{ team = "of {place}" }}\n').rules
+    assert rule.labels_for("chat")["team"] == "of chat"
+
+
 def test_fingerprints_are_prometheus_own() -> None:
     # model.LabelSet{"alertname": "Watchdog"}.Fingerprint(), and the FNV offset basis for no labels.
     assert fingerprint({}) == "cbf29ce484222325"
