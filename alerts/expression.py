@@ -8,6 +8,7 @@ own treatment of errors.
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -392,6 +393,8 @@ class _Checker:
         if len(node.arguments) != 1:
             msg = f'{node.name} takes one text: write manager.{node.name}("chat")'
             raise SyntaxProblem(msg, node.at)
+        if node.name == "matches" and isinstance(node.arguments[0], Literal):
+            _check_pattern(node.arguments[0])
         return Kind.TRUTH
 
     def _ask(self, query: Query, scope: Scope, at: int) -> None:
@@ -399,6 +402,15 @@ class _Checker:
             msg = f'{query.name} belongs to a manager: remove scope = "store" from the rule'
             raise SyntaxProblem(msg, at)
         self.queries[query] = None
+
+
+def _check_pattern(pattern: Literal) -> None:
+    """Try a pattern with whoever will match it, as a wrong one would fail with every evaluation."""
+    try:
+        cel.compile(f'"".matches({json.dumps(pattern.value)})').execute(cel.Context())
+    except (TypeError, ValueError, RuntimeError):
+        msg = f'"{pattern.value}" is no pattern: see https://github.com/google/re2/wiki/Syntax'
+        raise SyntaxProblem(msg, pattern.at) from None
 
 
 def _kind_of(value: float | str | bool) -> Kind:

@@ -78,7 +78,7 @@ def test_an_expression_has_this_twin(expression: str, promql: str) -> None:
         ("instances > primary_traffic_ratio", "cannot compute"),
         ("(override_active ? 1 : 2) > 1", "choose"),
         ('breaker("primary") == breaker("secondary")', "two states"),
-        ('active_model.matches("(")', "cannot be read"),
+        ('active_model.matches("(?<n>a)")', "cannot be read"),
     ],
 )
 def test_what_no_metric_tells_has_no_twin_and_the_reason_is_said(expression: str, reason: str) -> None:

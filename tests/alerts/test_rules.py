@@ -33,6 +33,7 @@ GOOD = '[[rules]]\nalert = "Good"\nexpr = \'active_model == "secondary"\'\n'
         ("alert = \"A\"\nexpr = 'failovers(\"10m\") > \"3\"'", 6, ["a number and a text"]),
         ("alert = \"A\"\nexpr = 'active_model == secondary'", 6, ["column 17", 'write "secondary"']),
         ('alert = "A"\nexpr = """\ntrue &&\n  fals"""', 6, ["line 2, column 3 (fals)"]),
+        ("alert = \"A\"\nexpr = 'manager.matches(\"[\")'", 6, ["column 17", "is no pattern"]),
         ("alert = \"A\"\nexpr = 'failovers(10m) > 3'", 6, ["column 13", 'write ("10m")']),
         ("alert = \"A\"\nexpr = 'failovers[10m] > 3'", 6, ["column 10", 'write ("10m")']),
         ("alert = \"A\"\nexpr = 'failovers > 3'", 6, ['write failovers("5m")']),
