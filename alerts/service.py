@@ -386,8 +386,17 @@ class AlertService:
             and not self._is_stalled()
         ):
             try:
-                answer = net.post(self._heartbeat_url, b"", {}, method="GET", timeout=HEARTBEAT_TIMEOUT_S)
-            except (net.Refused, net.Unreachable) as error:
+                answer = net.post(
+                    self._heartbeat_url,
+                    b"",
+                    {},
+                    allow_private=self._config.alerts.heartbeat_allow_private,
+                    method="GET",
+                    timeout=HEARTBEAT_TIMEOUT_S,
+                )
+            except net.Refused as error:
+                log.warning("the heartbeat is not sent: %s (here it is alerts.heartbeat_allow_private)", error)
+            except net.Unreachable as error:
                 log.warning("the heartbeat was not heard: %s", error)
             else:
                 if answer.status >= 300:

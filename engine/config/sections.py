@@ -379,6 +379,8 @@ class AlertsSection(Section):
     """A firing group is sent again after this."""
     heartbeat_url_env: EnvName = ""
     """Variable with an address that is called after every evaluation."""
+    heartbeat_allow_private: bool = False
+    """Whether that address may be private or loopback, and plain http."""
     receivers: tuple[ReceiverSection, ...] = ()
     """Who is told."""
 

@@ -15,6 +15,7 @@ from alerts.outbox import Letter
 from alerts.service import AlertService, Part
 from engine.clock import SystemClock
 from engine.config import Config
+from engine.core.errors import StoreUnavailable
 from engine.fleet.store import StoreCoordinator
 from engine.ids import new_id
 from engine.sqlite import Connection
@@ -68,6 +69,32 @@ def test_an_alert_is_delivered_and_its_resolution_too(make_config: Callable[...,
             service.stop()
             recorder.close()
     assert [row[0] for row in world.rows("SELECT state FROM outbox")] == ["delivered", "delivered"]
+
+
+def test_the_heart_beats_for_a_service_of_ones_own_while_rules_are_evaluated_and_only_then(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private address was refused, with the name of a setting that only receivers have."""
+    (tmp_path / "alerts.toml").write_text(RULES)
+    recorder = open_recorder(tmp_path)
+    with Listener() as heart:
+        extra = 'heartbeat_url_env = "HEART"\nheartbeat_allow_private = true\n'
+        config = make_config(settings("http://127.0.0.1:9", extra))
+        service = AlertService(config, recorder, owner="a", environ={"HEART": heart.url})
+        service.start()
+        try:
+            heart.wait_for(2)
+            monkeypatch.setattr(service.ticker, "tick", raising)
+            eventually(lambda: not service.health().ok)
+            beats = len(heart.letters)
+            never(lambda: len(heart.letters) > beats + 1, 1.0)
+        finally:
+            service.stop()
+            recorder.close()
+
+
+def raising(*arguments: Any) -> Any:
+    raise StoreUnavailable("locked")
 
 
 def test_a_rule_file_with_a_mistake_is_reported_and_its_good_rules_work(
