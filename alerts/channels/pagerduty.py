@@ -54,10 +54,4 @@ def complete(body: str, secret: str | None) -> str:
     return compact_json(event)
 
 
-def accepts(status: int, body: bytes) -> bool:
-    """PagerDuty says 202."""
-    del body
-    return status == 202
-
-
-CHANNEL = Channel("pagerduty", render, per_alert=True, complete=complete, accepts=accepts, default_url=ENQUEUE)
+CHANNEL = Channel("pagerduty", render, per_alert=True, complete=complete, default_url=ENQUEUE)

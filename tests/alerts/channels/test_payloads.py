@@ -67,6 +67,12 @@ def test_pagerduty_gives_firing_and_resolved_of_one_episode_one_key_and_the_next
     assert keys[0] == keys[1] != json.loads(pagerduty.render(notice(later)))["dedup_key"]
 
 
+@pytest.mark.parametrize(("status", "taken"), [(202, True), (200, True), (302, False), (400, False), (429, False)])
+def test_pagerduty_and_what_speaks_its_protocol_accept_with_any_2xx(status: int, taken: bool) -> None:
+    """PagerDuty says 202, others of its protocol 200: a letter they had taken was sent again and again for a day."""
+    assert CHANNELS["pagerduty"].accepts(status, b"") is taken
+
+
 def test_slack_accepts_nothing_but_ok() -> None:
     assert slack.accepts(200, b"ok\n")
     assert not slack.accepts(200, b"no_team")
