@@ -186,12 +186,19 @@ def _grid(
     """
     from_ms, to_ms = span
     lengths = [round(query.seconds * 1000) for query in rule.expression.queries if query.is_window]
-    step_ms = _step(to_ms - from_ms, every_s, windows=bool(lengths))
     longest = max(lengths, default=0)
-    begins = _begins(connection, rule, manager, longest, raw=bool(unit_of(step_ms, lengths) % MINUTE_MS and lengths))
-    if LETTERS & {query.name for query in rule.expression.queries}:
-        letters = to_ms - round(min(LETTERS_KEPT_MS, kept_s * 1000)) + longest
-        begins = max(letters, begins or 0)
+
+    def known(since_ms: int) -> tuple[int, int | None]:
+        step_ms = _step(to_ms - since_ms, every_s, windows=bool(lengths))
+        raw = bool(unit_of(step_ms, lengths) % MINUTE_MS and lengths)
+        begins = _begins(connection, rule, manager, longest, raw=raw)
+        if LETTERS & {query.name for query in rule.expression.queries}:
+            begins = max(to_ms - round(min(LETTERS_KEPT_MS, kept_s * 1000)) + longest, begins or 0)
+        return step_ms, begins
+
+    step_ms, begins = known(from_ms)
+    if begins is not None and begins > from_ms:
+        step_ms, begins = known(begins)  # for a short record the step of a long one is too coarse
     if begins is not None and begins > from_ms:
         limits.append(f"It begins at {_utc(begins)}: nothing it needs is kept from before.")
         from_ms = begins

@@ -222,6 +222,15 @@ def test_it_says_where_records_begin(world: World) -> None:
     assert "10 min" in found.sentence
 
 
+@pytest.mark.parametrize("days", [1, 30, 900])
+def test_a_short_record_is_judged_as_finely_however_long_ago_one_asks_for(world: World, days: int) -> None:
+    """On a new store "the last 30 days" were judged twice in ten minutes, and two years not once."""
+    world.record(request(START_MS))
+    world.clock.pass_(600)
+    found = look(world, rule('requests("5m") > 0'), days * 1440)
+    assert (found.step_ms, len(found.samples), len(found.firings)) == (MINUTE_MS, 10, 1)
+
+
 def test_windows_that_need_rows_begin_where_rows_are_kept_and_others_do_not(world: World) -> None:
     for minute in range(120):
         world.record(request(START_MS + minute * MINUTE_MS))
@@ -236,7 +245,7 @@ def test_windows_that_need_rows_begin_where_rows_are_kept_and_others_do_not(worl
 def test_a_rule_that_fails_at_some_moments_says_so_and_changes_nothing(world: World) -> None:
     world.record(request(START_MS), request(START_MS + 5 * MINUTE_MS))
     world.clock.pass_(600)
-    found = look(world, rule('(requests("1m") > 0 ? 1 : 0) > 0 || manager.matches("(")'), 10)
+    found = look(world, rule('manager.matches(requests("1m") > 0 ? "chat" : "(")'), 10)
     assert any("failed at" in limit for limit in found.limits)
 
 
