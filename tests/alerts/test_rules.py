@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,19 @@ def test_a_matcher_with_a_quote_that_is_not_escaped_is_refused(text: str) -> Non
     """It was taken for one value with quotes in it, which no alert has, so a silence of it silenced nothing."""
     with pytest.raises(ValueError, match="double quotes"):
         parse_matchers([text])
+
+
+def test_no_pattern_of_a_matcher_holds_anybody_up() -> None:
+    """By backtracking this one took a second for 24 letters and a day for 40, with every tick of the evaluator."""
+    started = time.process_time()
+    assert not parse_matcher('a=~"([a-z]+)*!"').matches({"a": "a" * 40})
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("pattern", ["[", "(", "(?=x)"])
+def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is no pattern"):
+        parse_matcher(f'a=~"{pattern}"')
 
 
 def test_matchers_may_stand_in_one_text_with_commas_between_them() -> None:
