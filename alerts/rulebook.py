@@ -26,17 +26,17 @@ class RuleBook:
     def __init__(self, path: Path, host: str = "") -> None:
         self._path = path
         self._host = host
-        self._seen: tuple[int, int] | None = None
-        self._changing: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._changing: tuple[int, int, int] | None = None
         self.current = RuleSet(path=path)
 
     def refresh(self) -> RuleSet:
         """The rules in force now."""
         try:
             stat = self._path.stat()
-            seen = (stat.st_ctime_ns, stat.st_ino)
+            seen = (stat.st_ctime_ns, stat.st_ino, stat.st_size)
         except OSError:
-            seen = (0, 0)
+            seen = (0, 0, 0)
         if seen != self._seen and (self._seen is None or seen == self._changing):
             self._seen = seen
             self._adopt(read_rules(self._path))
