@@ -14,21 +14,33 @@ def whole_calls(pieces: Iterable[JSON]) -> tuple[JSON, ...]:
 
     Args:
         pieces: OpenAI-shaped tool-call deltas of one choice, in order. Those of one call share an `index`; one
-            without an index is a whole call.
+            without an index is a whole call. Some servers give all calls the index 0: another name with another id
+            begins another call. Another id alone does not, since some make one up for every piece.
 
     Returns:
         The calls in the order they began, with their arguments joined.
     """
-    calls: dict[tuple[str, int], dict[str, Any]] = {}
-    for place, piece in enumerate(pieces):
-        index = piece.get("index")
-        key = ("index", index) if isinstance(index, int) else ("place", place)
-        known = calls.setdefault(key, {})
-        function = piece.get("function")
+    calls: list[dict[str, Any]] = []
+    begun: dict[int, dict[str, Any]] = {}
+    for piece in pieces:
+        index, function = piece.get("index"), piece.get("function")
+        known = begun.get(index) if isinstance(index, int) else None
+        if known is None or _another(known, piece):
+            known = {}
+            calls.append(known)
+            if isinstance(index, int):
+                begun[index] = known
         known.update((name, value) for name, value in piece.items() if name not in ("index", "function") and value)
         if isinstance(function, dict):
             said = known.setdefault("function", {"name": "", "arguments": ""})
             said["name"] = said["name"] or function.get("name") or ""
             arguments = function.get("arguments") or ""
             said["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return tuple(calls.values())
+    return tuple(calls)
+
+
+def _another(known: JSON, piece: JSON) -> bool:
+    """Whether a piece with a known index begins another call."""
+    function = piece.get("function")
+    named = isinstance(function, dict) and bool(function.get("name"))
+    return named and bool(piece.get("id")) and known.get("id") not in (None, piece["id"])

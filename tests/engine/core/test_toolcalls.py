@@ -35,5 +35,19 @@ def test_what_is_null_or_repeated_changes_nothing() -> None:
     assert whole_calls(pieces) == ({"id": "a", "function": {"name": "f", "arguments": "{}"}},)
 
 
+def test_calls_that_all_have_the_index_0_stay_apart() -> None:
+    one = {"id": "a", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    two = {"id": "b", "function": {"name": "f", "arguments": '{"y": 2}'}}
+    assert whole_calls([_piece(0, **one), _piece(0, **two)]) == (one, two)
+
+
+def test_an_id_that_is_made_up_for_every_piece_begins_no_call() -> None:
+    pieces = [
+        _piece(0, id="a", function={"name": "f", "arguments": "{"}),
+        _piece(0, id="b", function={"arguments": "}"}),
+    ]
+    assert [call["function"] for call in whole_calls(pieces)] == [{"name": "f", "arguments": "{}"}]
+
+
 def test_no_pieces_are_no_calls() -> None:
     assert whole_calls([]) == ()
