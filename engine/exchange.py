@@ -441,6 +441,7 @@ class Flight:
             tool_calls=completion.tool_calls,
             epoch=self.board_epoch,
             raw=completion.raw,
+            refusal=completion.refusal,
         )
 
     def opening(self, attempt: Attempt) -> Account:

@@ -50,6 +50,8 @@ class Passage:
         self._ttft: float | None = None
         self._usage: Usage | None = None
         self._attempt_text = 0.0
+        self._said = False
+        self._refusal = ""
         self._held: list[tuple[Delta, Attempt]] = []
         self._tool_calls: list[Any] = []
         self._finish: FinishReason | None = None
@@ -62,8 +64,9 @@ class Passage:
         """Start an attempt, behind whatever was delivered before."""
         self._attempt = attempt
         self._started = self._heard = self._clock.monotonic()
-        self._ttft, self._usage, self._attempt_text = None, None, 0.0
+        self._ttft, self._usage, self._attempt_text, self._said = None, None, 0.0, False
         self._held.clear()
+        self._refusal = ""
         self._tool_calls.clear()
         self._finish = None
         self._joiner.begin(attempt.continuation)
@@ -106,7 +109,8 @@ class Passage:
                 self._ttft = self._heard - self._started
         if delta.usage is not None:
             self._usage = delta.usage
-        self._attempt_text += text_tokens(delta.text)
+        self._attempt_text += text_tokens(delta.text or delta.refusal)
+        self._said = self._said or bool(delta.text.strip())
         return self._pass(self._joiner.feed(delta))
 
     def _pass(self, deltas: tuple[Delta, ...]) -> list[Chunk]:
@@ -123,6 +127,7 @@ class Passage:
                 seen.append(_chunk(delta, self._attempt))
             if delta.index == 0:
                 self._tool_calls.extend(delta.tool_calls)
+                self._refusal += delta.refusal
         if seen and self._flight.first_content is None:
             self._flight.first_content = self._clock.monotonic()
             seen[0] = replace(seen[0], account=self._flight.opening(self._attempt))
@@ -165,8 +170,8 @@ class Passage:
         return self._failed(error)
 
     def _adds_nothing(self, attempt: Attempt) -> bool:
-        """Whether a continuation stopped without a word where the text cannot have ended."""
-        if attempt.continuation is None or self._attempt_text or self._tool_calls:
+        """Whether a continuation stopped without a word where the text cannot have ended; white space is no word."""
+        if attempt.continuation is None or self._said or self._tool_calls:
             return False
         return self._finish is FinishReason.STOP and not could_end(self._joiner.delivered)
 
@@ -193,7 +198,8 @@ class Passage:
 
     def _completion(self, usage: Usage) -> Completion:
         finish = self._finish or FinishReason.STOP
-        return Completion(self._joiner.delivered, finish, usage, whole_calls(self._tool_calls))
+        text, calls = self._joiner.delivered, whole_calls(self._tool_calls)
+        return Completion(text, finish, usage, calls, refusal=self._refusal)
 
     # -- how the request ends ----------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class Landed:
             cost_usd=cost,
             overhead_us=overhead_us,
             raw=completion.raw,
+            refusal=completion.refusal,
         )
         return cls(reply, None, usage, cost, overhead_us)
 

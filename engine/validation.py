@@ -41,8 +41,8 @@ class SchemaMismatch(SemanticFailure):
 def check_reply(request: Request, reply: Reply, policy: ManagerPolicy, validators: Sequence[Validator] = ()) -> None:
     """Check a whole answer, the schema first, then every validator in order.
 
-    An answer that consists of tool calls, or that a content filter cut, is not held to the schema: neither pretends
-    to be the document.
+    An answer that consists of tool calls, a refusal, or an answer that a content filter cut is not held to the schema:
+    none pretends to be the document, and going on to another model would be a way round a safety rule.
 
     Args:
         request: What the caller asked.
@@ -55,7 +55,7 @@ def check_reply(request: Request, reply: Reply, policy: ManagerPolicy, validator
         InvalidRequest: The schema in the request is no valid schema.
     """
     schema = request.json_schema if policy.validation.json_schema else None
-    filtered = reply.finish_reason is FinishReason.CONTENT_FILTER
+    filtered = reply.finish_reason is FinishReason.CONTENT_FILTER or bool(reply.refusal)
     if schema is not None and not filtered and not (reply.tool_calls and not reply.text):
         check_document(schema, reply.text)
     for validator in validators:

@@ -197,6 +197,7 @@ class Completion:
         model: The model name the provider reported, for the record only.
         raw: The provider's body in OpenAI's shape where it speaks that (unknown fields survive), else `None`.
         native_finish: The provider's own word for the finish, for the record.
+        refusal: What the model said in place of an answer.
     """
 
     text: str
@@ -206,6 +207,7 @@ class Completion:
     model: str = ""
     raw: JSON | None = None
     native_finish: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,8 @@ class Delta:
             only taken the request on, and an empty delta by anybody, so neither is life.
         index: Which choice this belongs to.
         raw: The provider's chunk in OpenAI's shape where it speaks that, else `None`.
+        refusal: New text of what the model says in place of an answer.
+        other: True where only `raw` has what a caller would see: sound, images, a function call in the older form.
     """
 
     text: str = ""
@@ -230,16 +234,18 @@ class Delta:
     life: bool = False
     index: int = 0
     raw: JSON | None = None
+    refusal: str = ""
+    other: bool = False
 
     @property
     def has_content(self) -> bool:
         """Whether a caller would see something of this event."""
-        return bool(self.text or self.tool_calls)
+        return bool(self.text or self.tool_calls or self.refusal or self.other)
 
     @property
     def alive(self) -> bool:
         """Whether the event shows that the model works; only such events hold the clocks of a stream."""
-        return bool(self.text or self.tool_calls or self.life or self.usage) or self.finish_reason is not None
+        return self.has_content or self.life or bool(self.usage) or self.finish_reason is not None
 
 
 @value
@@ -314,6 +320,7 @@ class Reply:
         cost_usd: Price over all attempts, `None` when a price or usage is unknown.
         overhead_us: Time spent in Switchgear rather than waiting for models, microseconds.
         raw: The provider's body in OpenAI's shape, where it speaks that.
+        refusal: What the model said in place of an answer.
     """
 
     text: str
@@ -329,3 +336,4 @@ class Reply:
     cost_usd: float | None = None
     overhead_us: int = 0
     raw: JSON | None = None
+    refusal: str = ""

@@ -90,8 +90,8 @@ class StreamJoiner:
     def resumable(self) -> bool:
         """Whether another model can go on after what was shown.
 
-        True for unfinished plain text of a single choice. False inside a tool call, and inside a JSON document,
-        asked for or begun.
+        True for unfinished plain text of a single choice. False inside a tool call, a refusal or sound, and inside a
+        JSON document, asked for or begun.
         """
         plain = self.shown and self._plain and not self._ended
         return plain and bool(self._delivered) and not _DOCUMENT.match(self.delivered)
@@ -170,7 +170,7 @@ class StreamJoiner:
         for delta in deltas:
             if delta.has_content:
                 self.shown = True
-            if delta.tool_calls or delta.index:
+            if delta.index or _more_than_text(delta):
                 self._plain = False
             if delta.text and delta.index == 0:
                 self._delivered.append(delta.text)
@@ -212,7 +212,7 @@ class StreamJoiner:
         if delta.has_content or delta.finish_reason is not None:
             self._held.append(_roleless(delta))
         fit = seam.say(delta.text)
-        if fit is Fit.OPEN and (delta.finish_reason is not None or delta.tool_calls):
+        if fit is Fit.OPEN and (delta.finish_reason is not None or _more_than_text(delta)):
             fit = seam.finish()
         if fit is Fit.OPEN:
             return ()
@@ -221,6 +221,10 @@ class StreamJoiner:
             raise ProviderFailure(Category.SEMANTIC, 200, detail="the continuation starts over", code=DIVERGED)
         self._seam = None
         return self._show(_trimmed(held, seam.trim))
+
+
+def _more_than_text(delta: Delta) -> bool:
+    return bool(delta.tool_calls or delta.refusal or delta.other)
 
 
 def _functions(delta: Delta) -> list[Any]:

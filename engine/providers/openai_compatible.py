@@ -34,6 +34,9 @@ _FINISH: Mapping[str, FinishReason] = {
     "eos": FinishReason.STOP,
     "safety": FinishReason.CONTENT_FILTER,
 }
+_OTHER = ("audio", "images", "function_call")
+"""Fields of a delta with content that only its raw chunk carries."""
+
 _DONE = "[DONE]"
 _DRAIN = 0.02
 _STALE = 1.0
@@ -266,8 +269,10 @@ def _delta(choice: Any, usage: Usage | None, chunk: JSON) -> Delta:
     text = _text(delta.get("content"))
     tools = _calls(delta.get("tool_calls"))
     reason = _finish(choice.get("finish_reason"))
+    refusal = _text(delta.get("refusal"))
     life = not (text or tools or reason) and any(said for name, said in delta.items() if name != "role")
-    return Delta(text, reason, usage, tools, life, int(choice.get("index") or 0), raw=chunk)
+    other = any(delta.get(name) for name in _OTHER)
+    return Delta(text, reason, usage, tools, life, int(choice.get("index") or 0), chunk, refusal, other)
 
 
 def _text(content: Any) -> str:
@@ -304,6 +309,7 @@ def _answer(body: JSON) -> Completion:
         finish_reason=reason,
         usage=_usage(body.get("usage")) or Usage(),
         tool_calls=_calls(message.get("tool_calls")),
+        refusal=_text(message.get("refusal")),
         model=str(body.get("model") or ""),
         raw=body,
         native_finish=str(native),

@@ -24,6 +24,7 @@ class Breaking:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.rest = Delta("of scattering.")
 
     def generate(self, call: Call) -> Completion:
         self.calls.append(call)
@@ -34,7 +35,7 @@ class Breaking:
         if call.model == PRO:
             yield Delta(BEGUN)
             raise ProviderFailure(Category.TRUNCATED, 200)
-        yield Delta("of scattering.")
+        yield self.rest
         yield Delta(finish_reason=FinishReason.STOP, usage=Usage(300, 4))
 
 
@@ -128,6 +129,14 @@ def test_the_usage_of_both_attempts_is_summed_and_the_estimate_marked(make: Make
     assert last.reply.usage.output_tokens == (first.output_tokens or 0) + 4
 
 
+@pytest.mark.parametrize("rest", [Delta(" \n"), Delta(refusal="I cannot go on.")], ids=["space", "refusal"])
+def test_half_a_sentence_without_a_word_behind_it_is_no_answer(make: Make, rest: Delta) -> None:
+    manager, provider = make()
+    provider.rest = rest
+    with pytest.raises(StreamBroken, match="nothing was added"):
+        text_of(manager)
+
+
 def test_a_validators_words_may_quote_the_answer_and_are_not_recorded(make: Make) -> None:
     class TooVague(SemanticFailure):
         """One of an application's own."""
@@ -143,3 +152,26 @@ def test_a_validators_words_may_quote_the_answer_and_are_not_recorded(make: Make
     assert found is not None
     assert [attempt.error for attempt in found.attempts] == ["rejected by a validator (TooVague)"] * 2
     assert "secret" not in str(found)
+
+
+class Refusing:
+    """Says no, whole or in two pieces; the other model would answer."""
+
+    def generate(self, call: Call) -> Completion:
+        if call.model == PRO:
+            return Completion("", FinishReason.STOP, refusal="I cannot do that.")
+        return Completion("{}", FinishReason.STOP)
+
+    def stream(self, call: Call) -> Iterator[Delta]:
+        yield from (Delta(refusal="I cannot "), Delta(refusal="do that."), Delta(finish_reason=FinishReason.STOP))
+
+
+def test_a_refusal_is_an_answer_and_not_asked_for_at_the_other_model(make_config: Callable[..., Config]) -> None:
+    config = make_config("[managers.chat.validation]\njson_schema = true\n")
+    wanted = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"type": "object"}}}
+    asked = Request(({"role": "user", "content": "hello"},), response_format=wanted)
+    with DualModelManager.from_config(config, "chat", providers={"simulated": Refusing()}) as manager:
+        whole, streamed = manager.generate(asked), list(manager.stream(asked))[-1].reply
+    assert (whole.refusal, whole.attempts) == ("I cannot do that.", 1)
+    assert streamed is not None
+    assert (streamed.refusal, streamed.attempts) == ("I cannot do that.", 1)

@@ -97,6 +97,10 @@ def test_tool_calls_are_not_the_document() -> None:
     check_reply(asking(PERSON), saying("", tool_calls=({"id": "1"},)), STRICT)
 
 
+def test_a_refusal_is_not_the_document() -> None:
+    check_reply(asking(PERSON), saying("", refusal="I cannot help with that."), STRICT)
+
+
 def test_an_answer_cut_by_a_content_filter_passes_with_its_finish_reason() -> None:
     check_reply(asking(PERSON), saying('{"name', finish_reason=FinishReason.CONTENT_FILTER), STRICT)
 

@@ -25,6 +25,8 @@ STOP = Delta(finish_reason=FinishReason.STOP)
 PLAIN = Request.of("hello")
 ROLE = Delta(life=True, raw={"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
 THOUGHT = Delta(life=True)
+REFUSAL = Delta(refusal="I cannot")
+SOUND = Delta(other=True, raw={"choices": [{"index": 0, "delta": {"audio": {"data": "AA=="}}}]})
 TOOL = Delta(tool_calls=({"index": 0, "id": "1", "function": {"name": "f", "arguments": '{"a'}},))
 
 
@@ -67,10 +69,12 @@ def test_the_preamble_goes_out_in_order_with_the_first_content() -> None:
     assert (stream.shown, stream.restartable, stream.delivered) == (True, False, "Hello")
 
 
-def test_a_tool_call_is_content() -> None:
+@pytest.mark.parametrize("content", [TOOL, REFUSAL, SOUND], ids=["tool call", "refusal", "sound"])
+def test_more_than_text_is_content(content: Delta) -> None:
     stream = joiner()
-    assert fed(stream, ROLE, TOOL) == [ROLE, TOOL]
+    assert fed(stream, ROLE, content) == [ROLE, content]
     assert stream.shown
+    assert len(fed(stream, *[content] * (MOST_HELD + 100))) == MOST_HELD + 100, "none of it is dropped"
 
 
 def test_the_preamble_of_a_dead_attempt_is_forgotten() -> None:
@@ -202,6 +206,8 @@ def test_plain_text_can_be_continued() -> None:
     [
         (PLAIN, [Delta("Let me look."), TOOL]),
         (PLAIN, [TOOL]),
+        (PLAIN, [Delta("Well,"), REFUSAL]),
+        (PLAIN, [Delta("Listen:"), SOUND]),
         (PLAIN, [Delta("Hello"), STOP]),
         (PLAIN, [Delta("Hello"), Delta("Hi", index=1)]),
         (PLAIN, [Delta(' {"a": 1')]),
@@ -210,7 +216,19 @@ def test_plain_text_can_be_continued() -> None:
         (Request(PLAIN.messages, response_format={"type": "json_object"}), [Delta("Hello")]),
         (Request(PLAIN.messages, response_format={"type": "json_schema"}), [Delta("Hello")]),
     ],
-    ids=["tool after text", "tool", "finished", "choices", "object", "array", "n", "json_object", "json_schema"],
+    ids=[
+        "tool after text",
+        "tool",
+        "refusal",
+        "sound",
+        "finished",
+        "choices",
+        "object",
+        "array",
+        "n",
+        "json_object",
+        "json_schema",
+    ],
 )
 def test_what_cannot_be_continued(request_: Request, deltas: list[Delta]) -> None:
     stream = joiner(request_)

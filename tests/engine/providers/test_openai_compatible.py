@@ -75,6 +75,33 @@ def test_thoughts_show_life_and_the_role_does_not(openai: Asked, upstream: Upstr
     assert not any(delta.has_content for delta in deltas[:3])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"refusal": "I cannot"},
+        {"audio": {"id": "a", "data": "AA=="}},
+        {"images": [{"type": "image_url"}]},
+        {"function_call": {"name": "f", "arguments": "{"}},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_refusals_sound_images_and_old_function_calls_are_content(
+    openai: Asked, upstream: Upstream, said: dict[str, Any]
+) -> None:
+    event = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant", **said}}]})
+    upstream.set(MODEL, Fault(body=f"data: {event}\n\n", content_type="text/event-stream"))
+    delta = openai.streamed(call(PROMPT)).deltas[0]
+    assert delta.has_content
+    assert delta.refusal == said.get("refusal", "")
+
+
+def test_a_whole_refusal_is_told_apart_from_an_empty_answer(openai: Asked, upstream: Upstream) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    upstream.set(MODEL, Fault(body={"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}))
+    answer = openai.generate(call(PROMPT))
+    assert (answer.text, answer.refusal) == ("", "I cannot help with that.")
+
+
 def test_the_callers_own_token_limit_is_not_doubled(openai: Asked, upstream: Upstream) -> None:
     openai.generate(call(PROMPT, max_output_tokens=9, options={"max_completion_tokens": 9}))
     assert "max_tokens" not in upstream.seen(MODEL)[-1].body
