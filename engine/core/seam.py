@@ -16,7 +16,7 @@ Some repeats cannot be told from an answer that repeats itself: after `ha ` a mo
 * The whole delivered text is trimmed however short it is, where the model was given it as history: models that
   start over do it from the top. After a prefill a model goes on by construction, and behind white space that was not
   there before it is less likely to begin again, so in both the whole has to be `LEAST_WHOLE` characters without a
-  rhythm. White space before anything else is the answer's own.
+  rhythm, and `CLEAR_RESTART` characters in both at once. White space before anything else is the answer's own.
 
 A start over in other words cannot be joined: once it has followed the delivered text from the top for
 `CLEAR_RESTART` characters and then leaves it, passing it on would say the beginning twice.
@@ -147,7 +147,8 @@ class Seam:
 
     def _decide(self, trim: int, said: str) -> Fit:
         self.trim = trim
-        bare = said if self._exact else said.lstrip()
+        bound = self._exact and len(self._delivered) < CLEAR_RESTART
+        bare = said if bound else said.lstrip()
         if not trim and bare != said and self._marked():
             if len(bare) < len(self._delivered) and self._delivered.startswith(bare) and not self._complete:
                 return self.fit
