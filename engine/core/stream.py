@@ -34,6 +34,7 @@ DIVERGED = "continuation_diverged"
 
 _HALF = re.compile("[\ud800-\udfff]")
 
+_FENCE = re.compile(r"\s*```json\b\s*")
 _DOCUMENT = re.compile(r'\s*(?:\{|\[\s*[\[{"])')
 
 
@@ -94,7 +95,7 @@ class StreamJoiner:
         JSON document, asked for or begun.
         """
         plain = self.shown and self._plain and not self._ended
-        return plain and bool(self._delivered) and not _DOCUMENT.match(self.delivered)
+        return plain and bool(self._delivered) and not _in_document(self.delivered)
 
     # -- the events of an attempt ------------------------------------------------------------------------------
 
@@ -221,6 +222,14 @@ class StreamJoiner:
             raise ProviderFailure(Category.SEMANTIC, 200, detail="the continuation starts over", code=DIVERGED)
         self._seam = None
         return self._show(_trimmed(held, seam.trim))
+
+
+def _in_document(text: str) -> bool:
+    """Whether a text has begun as a JSON document; in a fence as models write one, only until that is closed."""
+    fence = _FENCE.match(text)
+    if fence is not None:
+        return "```" not in text[fence.end() :]
+    return _DOCUMENT.match(text) is not None
 
 
 def _more_than_text(delta: Delta) -> bool:

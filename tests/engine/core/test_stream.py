@@ -212,6 +212,7 @@ def test_plain_text_can_be_continued() -> None:
         (PLAIN, [Delta("Hello"), Delta("Hi", index=1)]),
         (PLAIN, [Delta(' {"a": 1')]),
         (PLAIN, [Delta('[\n  {"a')]),
+        (PLAIN, [Delta('```json\n{"a": "`'), Delta("` b")]),
         (Request(PLAIN.messages, options={"n": 2}), [Delta("Hello")]),
         (Request(PLAIN.messages, response_format={"type": "json_object"}), [Delta("Hello")]),
         (Request(PLAIN.messages, response_format={"type": "json_schema"}), [Delta("Hello")]),
@@ -225,6 +226,7 @@ def test_plain_text_can_be_continued() -> None:
         "choices",
         "object",
         "array",
+        "fenced",
         "n",
         "json_object",
         "json_schema",
@@ -237,7 +239,10 @@ def test_what_cannot_be_continued(request_: Request, deltas: list[Delta]) -> Non
     assert not stream.resumable
 
 
-@pytest.mark.parametrize("begun", ["[1] A citation", "[a link](x)", "Text with {braces"])
+@pytest.mark.parametrize(
+    "begun",
+    ["[1] A citation", "[a link](x)", "Text with {braces", '```json\n{"a": 1}\n```\nThis says', "```js\n{ let a"],
+)
 def test_text_with_brackets_is_no_document(begun: str) -> None:
     stream = joiner()
     fed(stream, Delta(begun))
