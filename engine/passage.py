@@ -17,7 +17,7 @@ from engine.core.effects import (
     Outcome,
     Verdict,
 )
-from engine.core.messages import Account, Call, Chunk, Completion, Delta, FinishReason, Usage
+from engine.core.messages import JSON, Account, Call, Chunk, Completion, Delta, FinishReason, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.stream import StreamJoiner, unfinished
 from engine.core.toolcalls import whole_calls
@@ -49,6 +49,7 @@ class Passage:
         self._heard = 0.0
         self._ttft: float | None = None
         self._usage: Usage | None = None
+        self._usage_event: JSON | None = None
         self._attempt_text = 0.0
         self._said = False
         self._refusal = ""
@@ -108,7 +109,7 @@ class Passage:
             if self._ttft is None:
                 self._ttft = self._heard - self._started
         if delta.usage is not None:
-            self._usage = delta.usage
+            self._usage, self._usage_event = delta.usage, delta.raw
         self._attempt_text += text_tokens(delta.text or delta.refusal)
         self._said = self._said or bool(delta.text.strip())
         return self._pass(self._joiner.feed(delta))
@@ -222,8 +223,9 @@ class Passage:
         chunks = [_chunk(delta, attempt) for delta, attempt in self._held]
         if chunks and self._flight.first_content is None:
             chunks[0] = replace(chunks[0], account=self._account)
-        usage = landed.usage
-        return [*chunks, Chunk("", reply.model, reply.role, usage=usage, account=self._account, reply=reply)]
+        raw = self._usage_event if reply.attempts == 1 else None
+        last = Chunk("", reply.model, reply.role, usage=landed.usage, raw=raw, account=self._account, reply=reply)
+        return [*chunks, last]
 
 
 def _when(limit: tuple[float, LimitPassed]) -> float:

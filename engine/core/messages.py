@@ -285,7 +285,8 @@ class Chunk:
         tool_calls: OpenAI-shaped tool-call deltas.
         index: Which choice this belongs to.
         usage: Tokens over all attempts, on the last chunk.
-        raw: The provider's chunk in OpenAI's shape, where it speaks that and nothing was trimmed.
+        raw: The provider's chunk in OpenAI's shape, where it speaks that and nothing was trimmed; on the last chunk
+            the one with the usage, unless there were several attempts.
         account: How the request was handled so far, on the first chunk and, final, on the last.
         reply: The whole answer with who gave it, on the last chunk.
     """

@@ -27,7 +27,8 @@ OURS: Final = frozenset(
         "response_format",
     }
 )
-"""Fields that are understood here; every other one passes through untouched."""
+"""Fields that are understood here; every other one passes through untouched, and so does what is not of
+`stream_options` but `include_usage`, which we ask for in any case."""
 
 LIMITS: Final = ("max_completion_tokens", "max_tokens")
 DONE: Final = b"data: [DONE]\n\n"
@@ -78,6 +79,8 @@ def parse(body: bytes, *, session: str | None = None, only: Role | None = None, 
     if not isinstance(options, dict):
         raise _wrong(param="stream_options", what="must be an object")
     wanted, kept = _limit(fields)
+    if others := {name: value for name, value in options.items() if name != "include_usage"}:
+        kept["stream_options"] = others
     request = Request(
         messages=_messages(fields.get("messages")),
         max_output_tokens=wanted,
@@ -266,7 +269,7 @@ class StreamBody:
     def _last(self, chunk: Chunk, reply: Reply) -> bytes:
         events = b""
         if self._include_usage:
-            usage = usage_of(chunk.usage or reply.usage)
+            usage = {**((chunk.raw or {}).get("usage") or {}), **usage_of(chunk.usage or reply.usage)}
             events += _data({**self._common, "model": chunk.model, "choices": [], "usage": usage})
         said = f": switchgear model={reply.model} role={reply.role} attempts={reply.attempts}"
         said += f" failover={reply.failover or 'none'} request={reply.request_id}\n\n"

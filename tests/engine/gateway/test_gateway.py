@@ -523,6 +523,21 @@ def test_unknown_fields_pass_through_both_ways(gateway: Running, upstream: Upstr
     assert '"x_provider":{"zone":"eu"}' in gateway.stream().text
 
 
+def test_what_is_said_of_usage_beside_the_sums_passes_through_a_stream(gateway: Running, upstream: Upstream) -> None:
+    counted = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 8}}
+    events = [
+        {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": counted},
+    ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    upstream.set(PRO, Fault(body=body, content_type="text/event-stream"))
+    asked: Any = {"include_usage": True, "include_obfuscation": False}
+    *_, last = sdk(gateway).chat.completions.create(model="chat", messages=MESSAGES, stream=True, stream_options=asked)
+    assert last.usage is not None
+    assert last.usage.model_dump(exclude_none=True) == {**counted, "total_tokens": 13}
+    assert upstream.seen()[0].body["stream_options"] == asked
+
+
 def _two_choices(stream: bool) -> Fault:
     """An endpoint that packs both choices into one chunk."""
     head = {"id": "x", "created": 1, "model": PRO}
