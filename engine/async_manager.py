@@ -191,7 +191,7 @@ class AsyncDualModelManager(Managed):
                 async with contextlib.aclosing(_passing(passage, feed)) as chunks:
                     async for chunk in chunks:
                         yield chunk
-                step = flight.resume(passage.ended)
+                step = flight.resume(passage.outcome())
         except (GeneratorExit, asyncio.CancelledError):
             passage.left()
             raise

@@ -31,7 +31,7 @@ def judged(flight: Flight, attempt: Attempt, outcome: Outcome, started: float) -
         check_reply(flight.request, flight.provisional(attempt, completion), exchange.policy, exchange.validators)
     except SemanticFailure as rejection:
         return rejected(rejection, completion, started, exchange.clock.monotonic(), shown=outcome.shown)
-    except BaseException:
+    except Exception:
         flight.keep(attempt, outcome)
         raise
     return outcome

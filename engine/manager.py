@@ -168,7 +168,7 @@ class DualModelManager(Managed):
                     step = flight.resume(self._pause(step))
                     continue
                 yield from self._pass(passage, step)
-                step = flight.resume(passage.ended)
+                step = flight.resume(passage.outcome())
         except GeneratorExit:
             passage.left()
             raise

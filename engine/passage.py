@@ -57,7 +57,8 @@ class Passage:
         self._tool_calls: list[Any] = []
         self._finish: FinishReason | None = None
         self._account: Account | None = None
-        self.ended = Outcome(Category.CANCELLED, self._started, 0.0)
+        self._ended = Outcome(Category.CANCELLED, self._started, 0.0)
+        self._whole = False
 
     # -- one attempt -------------------------------------------------------------------------------------------
 
@@ -152,10 +153,10 @@ class Passage:
         seen = self._pass(self._joiner.flush())
         now = self._clock.monotonic()
         completion = self._completion(self._spent())
-        outcome = Outcome(
+        self._ended = Outcome(
             Category.OK, now, now - self._started, ttft=self._ttft, completion=completion, shown=self._joiner.shown
         )
-        self.ended = judged(self._flight, self._attempt, outcome, self._started)
+        self._whole = True
         return seen
 
     def ran_out(self) -> list[Chunk]:
@@ -178,7 +179,7 @@ class Passage:
 
     def _failed(self, error: ProviderFailure | LimitPassed) -> list[Chunk]:
         seen = self._pass(self._joiner.flush())
-        self.ended = failed(
+        self._ended = failed(
             error,
             self._started,
             self._clock.monotonic(),
@@ -189,6 +190,14 @@ class Passage:
             delivered_tokens=round(text_tokens(self._joiner.delivered)),
         )
         return seen
+
+    def outcome(self) -> Outcome:
+        """How the attempt ended; a whole answer is judged now, so what a validator raises is not the provider's."""
+        if self._whole:
+            assert self._attempt is not None
+            self._whole = False
+            self._ended = judged(self._flight, self._attempt, self._ended, self._started)
+        return self._ended
 
     def _spent(self) -> Usage:
         """Tokens of this attempt, estimated where the provider did not get to say."""

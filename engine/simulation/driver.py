@@ -235,7 +235,7 @@ class Journey:
 
         def late() -> None:
             passage.ran_out()
-            self._resume(passage.ended)
+            self._resume(passage.outcome())
 
         def heard() -> None:
             try:
@@ -248,7 +248,7 @@ class Journey:
                 passage.end()
             except ProviderFailure as failure:
                 passage.fail(failure)
-            self._resume(passage.ended)
+            self._resume(passage.outcome())
 
         if wait is None or wait > patience:
             self._later(timeline.now + patience, late)

@@ -437,16 +437,19 @@ def test_an_answer_nobody_accepts_is_a_semantic_failure(drive: Make, manner: Any
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    "mistake",
+    [TypeError("'NoneType' object is not subscriptable"), failure(Category.SERVER_ERROR), TimeoutError()],
+    ids=lambda mistake: type(mistake).__name__,
+)
 def test_a_validators_own_mistake_surfaces_as_itself_and_gives_everything_back(
-    drive: Make, manner: Any, streamed: bool
+    drive: Make, manner: Any, streamed: bool, mistake: Exception
 ) -> None:
-    mistake = TypeError("'NoneType' object is not subscriptable")
-
     def check(request: Request, reply: engine.Reply) -> None:
         raise mistake
 
     driver = drive(manner(), validators=[check])
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(type(mistake)) as caught:
         list(driver.stream("hello")) if streamed else driver.generate("hello")
     assert caught.value is mistake
     assert outstanding(driver.exchange) == driver.exchange.in_flight == 0
