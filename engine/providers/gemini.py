@@ -145,7 +145,8 @@ def _asked(call: Call) -> dict[str, Any]:
     from pydantic import ValidationError
 
     body = request_body(call, json_schema=True)
-    config = {**body.pop("generationConfig", {}), **body}
+    # The library calls functions for its user, and logs a line for every request in case it had some to call.
+    config = {**body.pop("generationConfig", {}), **body, "automaticFunctionCalling": {"disable": True}}
     contents = config.pop("contents")
     try:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,14 @@ def gemini(request: pytest.FixtureRequest, upstream: Upstream) -> Iterator[Asked
     made = asked(request.param, upstream)
     yield made
     made.close()
+
+
+def test_a_healthy_request_is_nothing_to_log(gemini: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    """google-genai said for every request how often it might call functions by itself."""
+    with caplog.at_level(logging.INFO):
+        gemini.generate(call(PROMPT))
+        gemini.streamed(call(PROMPT))
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("google")] == []
 
 
 def test_thoughts_show_life_and_never_become_text(gemini: Asked, upstream: Upstream) -> None:
