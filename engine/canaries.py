@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from engine.core.errors import ConfigurationError, InvalidRequest
 from engine.core.messages import Completion, FinishReason, Request, Role
@@ -51,6 +51,13 @@ def _schema(value: Any) -> Any:
     return value
 
 
+def _format(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    schema = Request(messages=(), response_format=value).json_schema
+    if schema is not None:
+        _schema(schema)
+    return value
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +75,7 @@ class Expectation(_Table):
         finish_reason: Why the model stopped.
     """
 
-    contains: Annotated[tuple[str, ...], BeforeValidator(_strings)] = ()
+    contains: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_strings)] = ()
     equals: str | None = None
     regex: Annotated[str | None, BeforeValidator(_pattern)] = None
     json_schema: Annotated[Mapping[str, Any] | None, BeforeValidator(_schema)] = None
@@ -104,7 +111,7 @@ class Canary(_Table):
     prompt: str = Field(min_length=1)
     system: str = ""
     max_output_tokens: int | None = Field(None, ge=1)
-    response_format: Mapping[str, Any] | None = None
+    response_format: Annotated[Mapping[str, Any] | None, AfterValidator(_format)] = None
     options: Mapping[str, Any] = Field(default_factory=dict)
     expect: Expectation
 
@@ -264,8 +271,10 @@ def parse(text: str, source: str = "canaries.toml") -> tuple[Canary, ...]:
         msg = f"{source}: is no TOML: {error}"
         raise ConfigurationError(msg) from None
     except ValidationError as error:
-        lines = [f"{source}: {_problem(detail)}" for detail in error.errors(include_url=False)]
-        raise ConfigurationError("\n".join(lines)) from None
+        found = error.errors(include_url=False)
+        # A table with a mistake does not count for pydantic, so it misses one more where there is none.
+        told = [detail for detail in found if detail["loc"] != ("canaries",)] or found
+        raise ConfigurationError("\n".join(f"{source}: {_problem(detail)}" for detail in told)) from None
     names = [canary.name for canary in canaries]
     for place, name in enumerate(names):
         if name in names[:place]:
@@ -279,12 +288,14 @@ def _problem(detail: Any) -> str:
     match detail["type"]:
         case "extra_forbidden":
             return f"{place}: unknown key{_nearest(detail['loc'])}"
+        case "too_short" | "missing" if place == "canaries":
+            return "canaries: there is none: add a [[canaries]] table, or set validation.canaries to an empty string"
+        case "tuple_type" if place == "canaries":
+            return "canaries: each needs double brackets: [[canaries]]"
         case "missing":
             return f"{place}: is missing"
         case "value_error":
             return f"{place}: {detail['ctx']['error']}"
-        case "too_short" if place == "canaries":
-            return "canaries: there is none: add a [[canaries]] table, or set validation.canaries to an empty string"
     message = str(detail["msg"])
     return f"{place}: {message[:1].lower()}{message[1:]}"
 

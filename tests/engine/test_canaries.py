@@ -13,6 +13,7 @@ from engine.core.errors import ConfigurationError
 from engine.core.messages import Completion, FinishReason, Role
 
 ONE = '[[canaries]]\nname = "sum"\nprompt = "17 + 25?"\n'
+FORMAT = 'response_format = { type = "json_schema", json_schema = { schema = { type = "x" } } }\n'
 
 
 def expecting(**properties: object) -> Canary:
@@ -161,10 +162,13 @@ def test_the_shipped_example_is_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "c.toml: canaries: is missing"),
+        ("", "c.toml: canaries: there is none"),
+        ("[canaries]\nname = 'x'", "c.toml: canaries: each needs double brackets"),
         ("canaries = []", "c.toml: canaries: there is none"),
         ("[[canaries", "c.toml: is no TOML"),
         (ONE, "c.toml: canaries[0].expect: is missing"),
+        (ONE + "expect = { contains = '' }", "canaries[0].expect.contains[0]: string should have at least 1 character"),
+        (ONE + FORMAT + "expect = { contains = 'x' }", "canaries[0].response_format: the JSON schema is not valid"),
         (ONE + "expect = {}", "c.toml: canaries[0].expect: expects nothing"),
         (ONE + "expect = { contians = 'x' }", 'canaries[0].expect.contians: unknown key: did you mean "contains"?'),
         (ONE + "promt = 'x'\nexpect = { equals = 'x' }", 'canaries[0].promt: unknown key: did you mean "prompt"?'),
@@ -180,6 +184,7 @@ def test_errors_name_the_place_and_what_to_change(text: str, said: str) -> None:
         parse(text, "c.toml")
     assert said in caught.value.message
     assert caught.value.message.startswith("c.toml: ")
+    assert len(caught.value.message.splitlines()) == 1, "one line for one mistake"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
