@@ -216,7 +216,7 @@ class CanarySchedule:
         return min(self._next, default=None)
 
     def resume(self, since: Mapping[tuple[str, Role], float], now: float) -> None:
-        """Go on where earlier processes of the store left off, before the first run.
+        """Go on where another process of the store left off.
 
         What was asked less than an interval ago waits for the rest of it. The others are spread over the interval,
         the one that waits longest first; so processes that live shorter than an interval ask all of them in turn.

@@ -5,8 +5,8 @@ many workers a host runs, and yet every host finds out for itself, as its vote h
 whichever driver serves the manager, as synthetic requests, so limits, breakers and the record are those of callers.
 
 The agent's thread turns the watch, not the scheduler of alerts: an application that embeds a manager has canaries too,
-asked by its own providers and judged before its own breakers. A process that starts goes on with the schedule of those
-before it.
+asked by its own providers and judged before its own breakers. A process that begins to ask goes on with the schedule of
+the one before it.
 
     due ──ask──> judged: in the store with its request ──> every process: breaker, vote
      ^             |
@@ -125,9 +125,6 @@ class CanaryWatch:
         with self._instance.recorder.store.reader() as connection:
             if post.seen is None:
                 found = queries.latest_canaries(connection, exchange.name, since_ms=since_ms)
-                wall_ms = exchange.clock.wall_ms()
-                since = {(row.canary, Role(row.role)): max(0, wall_ms - row.ts_ms) / 1000 for row in found}
-                post.schedule.resume(since, exchange.clock.monotonic())
             else:
                 found = queries.canaries_after(connection, exchange.name, post.seen)
         for row in sorted(found, key=lambda row: row.seq):
@@ -139,11 +136,10 @@ class CanaryWatch:
     # -- asking ------------------------------------------------------------------------------------------------
 
     def _ask(self, post: _Post, now: float) -> None:
-        due = post.schedule.due(now)
         if post.asker is None or not self._holds(post, now):
             post.owed.clear()
             return
-        for run in due:
+        for run in post.schedule.due(now):
             post.owed[run.role, run.canary.name] = _Owed(run, now, now)
         self._owe_again(post, now)
         board = post.exchange.board
@@ -179,10 +175,19 @@ class CanaryWatch:
             raise
 
     def _holds(self, post: _Post, now: float) -> bool:
-        """Whether this process is the one of its store that asks."""
+        """Whether this process is the one of its store that asks; what was asked before it was does not wait anew."""
         if post.leased_at is None or now >= post.leased_at + LEASE_FOR / 3:
-            post.holds = False
+            held, post.holds = post.holds, False
             keeper = self._instance.local_agreement or self._instance.coordinator
             post.holds = keeper.lease(f"canaries/{post.exchange.name}", self._instance.identity.instance, LEASE_FOR)
             post.leased_at = now
+            if post.holds and not held:
+                self._take_up(post, now)
         return post.holds
+
+    def _take_up(self, post: _Post, now: float) -> None:
+        """Go on with the schedule where others left off."""
+        wall_ms = post.exchange.clock.wall_ms()
+        with self._instance.recorder.store.reader() as connection:
+            found = queries.latest_canaries(connection, post.exchange.name)
+        post.schedule.resume({(row.canary, Role(row.role)): max(0, wall_ms - row.ts_ms) / 1000 for row in found}, now)

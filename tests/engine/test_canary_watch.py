@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from engine import AsyncDualModelManager, DualModelManager, queries
+from engine.clock import SystemClock
 from engine.config import Config, parse
 from engine.core.errors import ConfigurationError
 from engine.core.messages import Role
@@ -229,6 +230,43 @@ def test_processes_of_one_store_ask_once_and_all_learn(configured: Callable[...,
     finally:
         second.close()
         first.close()
+
+
+class Clock(SystemClock):
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.now
+
+    def wall_ms(self) -> int:
+        return round(self.now * 1000)
+
+
+def test_what_fell_due_while_nobody_held_the_lease_is_asked_at_once(configured: Callable[..., Config]) -> None:
+    """A run that a dead process missed waited for the next interval, so a drift was found after two."""
+    instance, asked = Instance.open(configured('canaries = "canaries.toml"\ncanary_every = "100s"')), []
+    instance.clock = clock = Clock()
+    try:
+        instance.recorder.start()
+        instance.exchange("chat")
+        instance.canaries.asks_with("chat", lambda canary, role, _done: asked.append(role))
+        assert instance.coordinator.lease("canaries/chat", "another process", 60.0)
+        instance.canaries.turn()
+        clock.now += 105
+        instance.canaries.turn()
+        assert asked == []
+
+        assert instance.coordinator.lease("canaries/chat", "another process", 0.0)
+        clock.now += 15
+        instance.canaries.turn()
+        assert asked == [Role.PRIMARY]
+        clock.now += 55
+        instance.canaries.turn()
+        assert asked == [Role.PRIMARY, Role.SECONDARY]
+    finally:
+        instance.close()
 
 
 def test_a_mistake_in_the_file_of_canaries_is_found_at_start(configured: Callable[..., Config], tmp_path: Path) -> None:
