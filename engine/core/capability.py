@@ -94,16 +94,18 @@ def needs_of(request: Request) -> Needs:
         tokens += MESSAGE_TOKENS
         if message.get("role") in ("system", "developer"):
             features.add("system")
-        if message.get("tool_calls"):
-            tokens += text_tokens(str(message["tool_calls"]))
+        if message.get("role") in ("tool", "function") or message.get("tool_calls"):
+            features.add("tools")
+            tokens += text_tokens(str(message.get("tool_calls") or ""))
         tokens += _content_tokens(message.get("content"), features)
-    if request.tools:
+    tools = request.tools or request.options.get("functions")
+    if tools:
         features.add("tools")
-        tokens += text_tokens(str(request.tools))
+        tokens += text_tokens(str(tools))
     if request.json_schema is not None:
         features.add("json_schema")
         tokens += text_tokens(str(request.json_schema))
-    return Needs(int(tokens) + 1, request.max_output_tokens, frozenset(features))
+    return Needs(int(tokens) + 1, request.longest_answer, frozenset(features))
 
 
 def _content_tokens(content: Any, features: set[str]) -> float:

@@ -135,6 +135,12 @@ class Request:
         return schema if isinstance(schema, Mapping) else None
 
     @property
+    def longest_answer(self) -> int | None:
+        """The longest answer wanted, in tokens, also where it is said in a field that passes through."""
+        given = (self.max_output_tokens, *(self.options.get(name) for name in ("max_completion_tokens", "max_tokens")))
+        return next((limit for limit in given if isinstance(limit, int)), None)
+
+    @property
     def wants_json(self) -> bool:
         """Whether the answer is to be a JSON document."""
         wanted = self.response_format

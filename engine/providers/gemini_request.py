@@ -183,9 +183,8 @@ def _calling(choice: Any) -> dict[str, Any]:
 def _generation(request: Request, *, json_schema: bool) -> dict[str, Any]:
     options = request.options
     settings = {ours: options[name] for name, ours in _SETTINGS.items() if options.get(name) is not None}
-    longest = request.max_output_tokens or options.get("max_completion_tokens") or options.get("max_tokens")
-    if longest is not None:
-        settings["maxOutputTokens"] = longest
+    if request.longest_answer is not None:
+        settings["maxOutputTokens"] = request.longest_answer
     stop = options.get("stop")
     if stop:
         settings["stopSequences"] = [stop] if isinstance(stop, str) else list(stop)
