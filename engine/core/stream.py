@@ -25,9 +25,12 @@ from engine.core.messages import JSON, Delta, Request
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.seam import Fit, Seam
 
-MOST_HELD = 1024
-"""Events before the first content that are kept; a model that thinks longer loses the rest of its visible thoughts,
-which keeps a thousand thinking streams from filling the memory."""
+MOST_HELD = 256
+"""Events before the first content that are kept. Thoughts count as one, since their pieces are held joined: a model may
+think for thousands of events, and a thousand such streams must not fill the memory."""
+
+LONGEST_HELD = 2**20
+"""Characters of visible thoughts that are kept; a model that thinks longer loses the rest of them."""
 
 DIVERGED = "continuation_diverged"
 """Code of the failure of a continuation that starts over in other words."""
@@ -147,8 +150,7 @@ class StreamJoiner:
             if delta.raw is None and delta.usage is None:
                 return ()
             if not self.shown:
-                if len(self._held) < MOST_HELD:
-                    self._held.append(delta)
+                self._hold(delta)
                 return ()
         if self._held:
             deltas, self._held = (*self._held, delta), []
@@ -166,6 +168,14 @@ class StreamJoiner:
         return ()
 
     # -- the parts ---------------------------------------------------------------------------------------------
+
+    def _hold(self, delta: Delta) -> None:
+        """Keep an event until there is content, as part of the one before it where both say the same kind of thing."""
+        joined = _thoughts(self._held[-1], delta) if self._held else None
+        if joined is not None:
+            self._held[-1] = joined
+        elif len(self._held) < MOST_HELD:
+            self._held.append(delta)
 
     def _show(self, deltas: tuple[Delta, ...]) -> tuple[Delta, ...]:
         for delta in deltas:
@@ -239,6 +249,30 @@ def _more_than_text(delta: Delta) -> bool:
 def _functions(delta: Delta) -> list[Any]:
     """What tool calls say, without their ids, which may be made up here."""
     return [call.get("function") for call in delta.tool_calls]
+
+
+def _thoughts(one: Delta, two: Delta) -> Delta | None:
+    """Two events without content as one; `None` where that would lose anything but a repeated role."""
+    first, second = _choice(one), _choice(two)
+    if first is None or second is None or one.usage or two.usage:
+        return None
+    if _beside(first) != _beside(second):
+        return None
+    fields: dict[str, Any] = dict(first.get("delta") or {})
+    for name, said in (second.get("delta") or {}).items():
+        before = fields.get(name)
+        if said is None or (name == "role" and before == said):
+            fields.setdefault(name, said)
+        elif not isinstance(said, str) or not isinstance(before, str | None) or (name == "role" and before):
+            return None
+        elif len(before or "") + len(said) <= LONGEST_HELD:
+            fields[name] = (before or "") + said
+    return replace(one, life=one.life or two.life, raw=_edited(one, fields))
+
+
+def _beside(choice: JSON) -> JSON:
+    """What a choice says beside its delta."""
+    return {name: value for name, value in choice.items() if name != "delta" and value is not None}
 
 
 def _trimmed(deltas: list[Delta], trim: int) -> tuple[Delta, ...]:

@@ -18,7 +18,7 @@ from engine.core.effects import (
 from engine.core.messages import Delta, FinishReason, Request, Usage
 from engine.core.outcomes import Category, ProviderFailure
 from engine.core.seam import LEAST_OVERLAP, LEAST_UNBROKEN
-from engine.core.stream import DIVERGED, MOST_HELD, StreamJoiner
+from engine.core.stream import DIVERGED, LONGEST_HELD, MOST_HELD, StreamJoiner
 
 PREFILL, HISTORY = Continuation.PREFILL, Continuation.HISTORY
 STOP = Delta(finish_reason=FinishReason.STOP)
@@ -99,10 +99,51 @@ def test_a_finish_that_nobody_saw_does_not_end_the_next_attempt() -> None:
     assert fed(stream, Delta("Hi"), STOP) == [Delta("Hi"), STOP]
 
 
+def thought(text: Any, **fields: Any) -> Delta:
+    body = {"role": "assistant", "content": None, "reasoning_content": text, **fields}
+    return Delta(life=True, raw={"choices": [{"index": 0, "delta": body, "finish_reason": None}]})
+
+
 def test_a_preamble_without_end_is_not_kept_without_end() -> None:
     stream = joiner()
-    fed(stream, *[ROLE] * (MOST_HELD + 100))
+    fed(stream, *[thought("a", details=[place]) for place in range(MOST_HELD + 100)])
     assert len(fed(stream, Delta("Hi"))) == MOST_HELD + 1
+
+
+def test_thoughts_are_held_as_one_and_none_is_lost() -> None:
+    stream = joiner()
+    thoughts = [thought(f"{place} ", content="" if place == 5 else None) for place in range(MOST_HELD * 4)]
+    held, content = fed(stream, ROLE, *thoughts, Delta("Hi"))
+    assert held.raw is not None
+    assert held.raw["choices"][0]["delta"] == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "".join(f"{place} " for place in range(MOST_HELD * 4)),
+    }
+    assert (held.life, content.text) == (True, "Hi")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(thought("b"), index=1, raw={"choices": [{"index": 1, "delta": {"reasoning_content": "b"}}]}),
+        replace(thought("b"), raw={"choices": [{"index": 0, "delta": {"reasoning_content": "b"}, "logprobs": {}}]}),
+        replace(thought("b"), usage=Usage(1, 1)),
+        thought({"text": "b"}),
+        thought("b", role="critic"),
+    ],
+    ids=["choice", "logprobs", "usage", "no text", "role"],
+)
+def test_what_is_of_another_kind_is_held_apart(other: Delta) -> None:
+    stream, first = joiner(), thought("a")
+    assert fed(stream, first, other, Delta("Hi"))[:2] == [first, other]
+
+
+def test_of_endless_thoughts_the_rest_is_lost() -> None:
+    stream = joiner()
+    held, _ = fed(stream, *[thought("a" * 100_000)] * 20, Delta("Hi"))
+    assert held.raw is not None
+    assert len(held.raw["choices"][0]["delta"]["reasoning_content"]) == LONGEST_HELD // 100_000 * 100_000
 
 
 def test_events_that_show_nothing_are_not_passed_on_after_content_either() -> None:
