@@ -125,6 +125,7 @@ class AsyncDualModelManager(Managed):
 
     async def _ask(self, flight: Flight, attempt: Attempt) -> Outcome:
         """One attempt on one model."""
+        self._still_open()
         clock = self._instance.clock
         provider, call = self._exchange.provider(attempt.line), flight.call(attempt)
         started = clock.monotonic()
@@ -187,6 +188,7 @@ class AsyncDualModelManager(Managed):
                 if isinstance(step, Wait):
                     step = flight.resume(await self._pause(step))
                     continue
+                self._still_open()
                 feed = open_async_feed(self._exchange.provider(step.line), passage.begin(step), self._workers)
                 async with contextlib.aclosing(_passing(passage, feed)) as chunks:
                     async for chunk in chunks:

@@ -39,6 +39,11 @@ REFUSED_FOR: Final = 1.0
 """Seconds after which a request refused for the store's sake may be tried again; the recorder tries twice as often."""
 
 
+def closed() -> StoreUnavailable:
+    """What is told to whoever asks a manager that is closed."""
+    return StoreUnavailable("this manager is closed: build another one")
+
+
 class Instance:
     """Everything one process holds; see the module's text.
 
@@ -150,7 +155,7 @@ class Instance:
     def _refusal(self) -> SwitchgearError | None:
         """Why no request can be taken on now: asking a model for what cannot be recorded would be for nothing."""
         if self._closed:
-            return StoreUnavailable("this manager is closed: build another one")
+            return closed()
         if self._forked:
             return StoreUnavailable("this manager was in use before the process was forked: build another one in here")
         error = self.recorder.error

@@ -10,7 +10,7 @@ from typing import Self
 from engine.canaries import Canary
 from engine.config import Config
 from engine.core.messages import Request, Role
-from engine.instance import Instance
+from engine.instance import Instance, closed
 from engine.providers.base import Provider
 from engine.validation import Validator
 from engine.workers import Workers
@@ -65,6 +65,15 @@ class Managed(ABC):
     def name(self) -> str:
         """The manager's name."""
         return self._exchange.name
+
+    def _still_open(self) -> None:
+        """Refuse to begin an attempt once closed: a retry would open threads and connections that nobody closes.
+
+        Raises:
+            StoreUnavailable: This manager is closed.
+        """
+        if self._closed:
+            raise closed()
 
     def _probe(self, request: Request, role: Role) -> None:
         """Send a synthetic request without making anybody wait; called on the agent's thread."""

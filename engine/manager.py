@@ -111,6 +111,7 @@ class DualModelManager(Managed):
 
     def _ask(self, flight: Flight, attempt: Attempt) -> Outcome:
         """One attempt on one model."""
+        self._still_open()
         clock = self._instance.clock
         provider, call = self._exchange.provider(attempt.line), flight.call(attempt)
         started = clock.monotonic()
@@ -185,6 +186,7 @@ class DualModelManager(Managed):
 
     def _pass(self, passage: Passage, attempt: Attempt) -> Iterator[Chunk]:
         """One attempt's stream."""
+        self._still_open()
         call = passage.begin(attempt)
         feed = open_feed(self._exchange.provider(attempt.line), call, self._workers, self._loop)
         try:

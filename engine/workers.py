@@ -94,6 +94,7 @@ class Workers:
     def __init__(self, name: str = "switchgear-call") -> None:
         self._name = name
         self._idle: deque[SimpleQueue[Job[Any] | None]] = deque()
+        self._busy: set[Job[Any]] = set()
         self._closed = False
 
     def submit(self, work: Callable[[], T], listener: Callable[[], None] | None = None) -> Job[T]:
@@ -104,6 +105,7 @@ class Workers:
             listener: Called on the worker's thread when the call has ended.
         """
         job = Job(work, listener)
+        self._busy.add(job)
         try:
             inbox = self._idle.pop()
         except IndexError:
@@ -114,19 +116,22 @@ class Workers:
 
     def _serve(self, inbox: SimpleQueue[Job[Any] | None]) -> None:
         while (job := inbox.get()) is not None:
-            if len(self._idle) >= IDLE_LIMIT:
-                job.run()
-                return
+            last = len(self._idle) >= IDLE_LIMIT
             # Idle before the job ends would be too early, after its listener too late for the next caller.
             job.run()
+            self._busy.discard(job)
+            if last:
+                return
             self._idle.append(inbox)
             del job
             if self._closed:
                 self.close()
 
     def close(self) -> None:
-        """Let the idle threads end, and the busy ones when their job does."""
+        """Let the idle threads end, and the busy ones when their job does, whose wait is cut off."""
         self._closed = True
+        for job in list(self._busy):
+            job.give_up()
         with suppress(IndexError):  # another thread closes too
             while True:
                 self._idle.pop().put(None)

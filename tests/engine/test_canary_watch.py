@@ -24,6 +24,7 @@ from engine.core.errors import ConfigurationError
 from engine.core.messages import Role
 from engine.gateway.app import build
 from engine.instance import Instance
+from engine.providers.base import build as build_provider
 from engine.queries import CanaryResult
 from engine.store import Store
 from tests.patience import PATIENCE_S, eventually
@@ -58,7 +59,8 @@ name = "flash"
 primary = "pro"
 secondary = "flash"
 [managers.chat.retry]
-attempts = 1
+attempts = {attempts}
+base_delay = "10ms"
 [managers.chat.breaker]
 open_for = "100ms"
 open_max = "100ms"
@@ -129,9 +131,9 @@ def upstream() -> Iterator[Upstream]:
 def configured(tmp_path: Path, upstream: Upstream) -> Callable[..., Config]:
     """A configuration whose two models are on the upstream server, behind OpenAI's wire format."""
 
-    def make(validation: str) -> Config:
+    def make(validation: str, attempts: int = 1) -> Config:
         (tmp_path / "canaries.toml").write_text(CANARIES, encoding="utf-8")
-        text = CONFIG.format(url=upstream.openai_url, validation=validation)
+        text = CONFIG.format(url=upstream.openai_url, validation=validation, attempts=attempts)
         path = tmp_path / "switchgear.toml"
         path.write_text(text, encoding="utf-8")
         return parse(tomllib.loads(text), path)
@@ -304,6 +306,27 @@ def test_a_stream_in_a_wrong_shape_never_ends_as_a_whole_answer(
         assert made is not None
         assert (made.request.code, [one.category for one in made.attempts]) == ("stream_broken", ["semantic"])
         assert str(instance.exchanges["chat"].board.lines[Role.PRIMARY].breaker.state) == "closed"
+
+
+@pytest.mark.parametrize("kind", ["openai", "google-generativeai"])
+def test_a_manager_that_is_closed_while_it_asks_leaves_no_thread_and_asks_no_more(
+    configured: Callable[..., Config], upstream: Upstream, kind: str
+) -> None:
+    """What closing broke off was tried again, on threads and connections that nobody closed."""
+    upstream.set("pro", Fault(hang=True))
+    upstream.set("flash", Fault(hang=True))
+    config = configured('canaries = "canaries.toml"\ncanary_every = "1s"', attempts=3)
+    url = upstream.openai_url if kind == "openai" else upstream.gemini_url
+    before = set(threading.enumerate())
+    manager = DualModelManager.from_config(
+        config, "chat", providers={"local": build_provider(kind, api_key="k", base_url=url)}
+    )
+    manager.status()
+    eventually(lambda: upstream.seen("pro") and upstream.seen("flash"))
+    manager.close()
+    asked = len(upstream.seen())
+    eventually(lambda: {one.name for one in set(threading.enumerate()) - before} <= {"switchgear-heart"})
+    assert len(upstream.seen()) == asked
 
 
 def test_an_embedded_asynchronous_manager_asks_canaries_before_it_has_a_caller(
