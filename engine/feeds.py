@@ -137,7 +137,7 @@ class _LoopFeed:
 
     def __init__(self, provider: Provider, call: Call, loop: LoopThread) -> None:
         self._items: SimpleQueue[Item] = SimpleQueue()
-        self._loop = loop
+        self._loop = loop.loop
         self._room = asyncio.Semaphore(BACKLOG)
         self._task = loop.submit(self._pump(provider, call))
 
@@ -161,7 +161,8 @@ class _LoopFeed:
 
     def next(self, patience: float) -> Delta | None:
         item = _taken(self._items, patience)
-        self._loop.loop.call_soon_threadsafe(self._room.release)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is read ahead any more
+            self._loop.call_soon_threadsafe(self._room.release)
         return _opened(item)
 
     def close(self) -> None:

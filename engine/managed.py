@@ -67,7 +67,7 @@ class Managed(ABC):
         return self._exchange.name
 
     def _still_open(self) -> None:
-        """Refuse to begin an attempt once closed: a retry would open threads and connections that nobody closes.
+        """Refuse to go on once closed: another attempt would open threads and connections that nobody closes.
 
         Raises:
             StoreUnavailable: This manager is closed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,7 +131,11 @@ class DualModelManager(Managed):
                     raise limit
             finally:
                 future.cancel()
-            return future.result()
+            try:
+                return future.result()
+            except futures.CancelledError:
+                self._still_open()
+                raise
         job = self._workers.submit(lambda: provider.generate(call))
         ended = False
         try:
@@ -202,6 +207,9 @@ class DualModelManager(Managed):
                 yield from passage.take(delta)
         except ProviderFailure as failure:
             yield from passage.fail(failure)
+        except asyncio.CancelledError:
+            self._still_open()
+            raise
         finally:
             feed.close()
 
