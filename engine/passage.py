@@ -201,10 +201,11 @@ class Passage:
 
     def _spent(self) -> Usage:
         """Tokens of this attempt, estimated where the provider did not get to say."""
-        if self._usage is not None and self._usage.output_tokens is not None:
-            return self._usage
-        needs = self._flight.needs
-        return Usage(needs.input_tokens, max(1, round(self._attempt_text)), estimated=True)
+        told = self._usage or Usage()
+        if told.output_tokens is not None:
+            return told
+        asked = self._flight.needs.input_tokens if told.input_tokens is None else told.input_tokens
+        return Usage(asked, max(1, round(self._attempt_text)), estimated=True)
 
     def _completion(self, usage: Usage) -> Completion:
         finish = self._finish or FinishReason.STOP

@@ -25,6 +25,7 @@ class Breaking:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.rest = Delta("of scattering.")
+        self.told: Usage | None = None
 
     def generate(self, call: Call) -> Completion:
         self.calls.append(call)
@@ -33,7 +34,7 @@ class Breaking:
     def stream(self, call: Call) -> Iterator[Delta]:
         self.calls.append(call)
         if call.model == PRO:
-            yield Delta(BEGUN)
+            yield Delta(BEGUN, usage=self.told)
             raise ProviderFailure(Category.TRUNCATED, 200)
         yield self.rest
         yield Delta(finish_reason=FinishReason.STOP, usage=Usage(300, 4))
@@ -127,6 +128,14 @@ def test_the_usage_of_both_attempts_is_summed_and_the_estimate_marked(make: Make
     first, second = found.attempts
     assert (first.usage_estimated, second.usage_estimated) == (True, False)
     assert last.reply.usage.output_tokens == (first.output_tokens or 0) + 4
+
+
+def test_what_a_broken_attempt_told_of_its_usage_is_not_estimated(make: Make) -> None:
+    manager, provider = make()
+    provider.told = Usage(input_tokens=77)
+    last = list(manager.stream("Why is the sky blue?"))[-1]
+    assert last.reply is not None
+    assert (last.reply.usage.input_tokens, last.reply.usage.estimated) == (77 + 300, True)
 
 
 @pytest.mark.parametrize("rest", [Delta(" \n"), Delta(refusal="I cannot go on.")], ids=["space", "refusal"])
