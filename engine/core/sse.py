@@ -49,7 +49,7 @@ class EventParser:
             caller's decision.
     """
 
-    __slots__ = ("_data", "_first", "_id", "_kind", "_largest", "_partial", "_size", "_skip_lf", "comments")
+    __slots__ = ("_broken", "_data", "_first", "_id", "_kind", "_largest", "_partial", "_size", "_skip_lf", "comments")
 
     def __init__(self, largest: int = LARGEST_EVENT) -> None:
         self.comments = 0
@@ -61,6 +61,7 @@ class EventParser:
         self._size = 0
         self._first = True
         self._skip_lf = False
+        self._broken: MalformedEvent | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -71,14 +72,40 @@ class EventParser:
         """Take in the next bytes.
 
         Returns:
-            The events that they complete, in order.
+            The events that they complete, in order. A malformed one ends them, and is raised by the next call.
 
         Raises:
             MalformedEvent: See the class; the parser is of no use afterwards.
         """
+        if self._broken is not None:
+            raise self._broken
         if not chunk:
             return []
         self._size += len(chunk)
+        lines, rest = self._lines(chunk)
+        events: list[Event] = []
+        for line in lines:
+            if line[:6] == b"data: " and not self._first:
+                self._data.append(line[6:])
+                continue
+            try:
+                event = self._line(line)
+            except MalformedEvent as malformed:
+                if not events:
+                    raise
+                self._broken = malformed
+                return events
+            if event is not None:
+                events.append(event)
+        if lines and (events or not self._data):
+            self._size = rest + (sum(map(len, self._data)) if self._data else 0)
+        if self._size > self._largest:
+            msg = f"one event of more than {self._largest} bytes"
+            raise MalformedEvent(msg)
+        return events
+
+    def _lines(self, chunk: bytes) -> tuple[list[bytes], int]:
+        """The lines that a chunk completes, and the bytes behind the last one, which are kept."""
         if self._skip_lf and chunk[0] == 0x0A:
             chunk = chunk[1:]
         self._skip_lf = False
@@ -86,26 +113,13 @@ class EventParser:
             self._skip_lf = chunk[-1] == 0x0D
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = chunk.split(b"\n")
-        events: list[Event] = []
         if lines and self._partial:
             self._partial.append(lines[0])
             lines[0] = b"".join(self._partial)
             self._partial = []
         if rest:
             self._partial.append(rest)
-        for line in lines:
-            if line[:6] == b"data: " and not self._first:
-                self._data.append(line[6:])
-                continue
-            event = self._line(line)
-            if event is not None:
-                events.append(event)
-        if lines and (events or not self._data):
-            self._size = len(rest) + (sum(map(len, self._data)) if self._data else 0)
-        if self._size > self._largest:
-            msg = f"one event of more than {self._largest} bytes"
-            raise MalformedEvent(msg)
-        return events
+        return lines, len(rest)
 
     def close(self) -> list[Event]:
         """Say that the stream has ended.
@@ -113,6 +127,8 @@ class EventParser:
         A browser drops an event that no empty line ended. Model servers are known to leave that line out after
         their last event, so an event whose last line is complete is given; half a line never is.
         """
+        if self._broken is not None:
+            raise self._broken
         self._partial = []
         event = self._line(b"")
         return [event] if event is not None else []

@@ -202,11 +202,11 @@ def _elements(response: Any, reader: Reader, clock: _Clock) -> Iterator[Any]:
                 raise reader.broken(detail="the body ends inside an event", status=200)
             return
         try:
-            elements = [json.loads(text) for text in parser.feed(chunk)]
+            for text in parser.feed(chunk):
+                yield json.loads(text)
         except ValueError:
             detail = "event is not JSON"
             raise ProviderFailure(Category.TRUNCATED, 200, detail=detail, code="malformed_event") from None
-        yield from elements
         clock.check()
 
 

@@ -67,6 +67,19 @@ def test_a_code_point_split_between_reads_is_whole_again() -> None:
         assert data(stream[:cut], stream[cut:]) == ["😀é"]
 
 
+def test_what_came_before_a_malformed_event_is_given_however_it_was_cut() -> None:
+    """An answer was lost with its finish when what followed `[DONE]` came in the same read."""
+    parser = EventParser()
+    assert [event.data for event in parser.feed(b"data: a\n\ndata: [DONE]\n\ndata: \xff\n\ndata: b\n\n")] == [
+        "a",
+        "[DONE]",
+    ]
+    with pytest.raises(MalformedEvent, match="UTF-8"):
+        parser.feed(b"data: c\n\n")
+    with pytest.raises(MalformedEvent, match="UTF-8"):
+        parser.close()
+
+
 def test_text_that_is_not_utf8_raises() -> None:
     with pytest.raises(MalformedEvent, match="UTF-8"):
         parsed(b"data: \xff\n\n")

@@ -68,6 +68,17 @@ def test_a_reason_that_is_no_stop_is_honest_about_it(gemini: Asked, upstream: Up
     assert gemini.generate(call(PROMPT)).finish_reason is FinishReason.CONTENT_FILTER
 
 
+def test_what_came_before_a_malformed_event_in_one_read_is_given(upstream: Upstream) -> None:
+    event = json.dumps({"candidates": [{"content": {"parts": [{"text": "Hi"}]}}]})
+    upstream.set(MODEL, Fault(body=f"[{event}, {{bad}}]"))
+    made = asked("google-generativeai", upstream)
+    got = made.streamed(call(PROMPT))
+    made.close()
+    assert got.text == "Hi"
+    assert got.failure is not None
+    assert got.failure.code == "malformed_event"
+
+
 def test_a_malformed_function_call_is_a_semantic_failure(gemini: Asked, upstream: Upstream) -> None:
     upstream.set(MODEL, Fault(finish="MALFORMED_FUNCTION_CALL"))
     failure = gemini.failure(call(PROMPT))
