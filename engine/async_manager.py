@@ -215,8 +215,8 @@ class AsyncDualModelManager(Managed):
         async def run() -> None:
             try:
                 await self._generate(request, role, canary)
-            except SwitchgearError:
-                pass  # recorded like any other request; the breaker knows
+            except SwitchgearError as error:
+                self._unanswered(canary, role, error)
             finally:
                 done()
 

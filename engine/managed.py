@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Self
 
 from engine.canaries import Canary
 from engine.config import Config
+from engine.core.errors import InvalidRequest, SwitchgearError
 from engine.core.messages import Request, Role
 from engine.instance import Instance, closed
 from engine.providers.base import Provider
 from engine.validation import Validator
 from engine.workers import Workers
+
+log = logging.getLogger(__name__)
 
 
 class Managed(ABC):
@@ -82,6 +86,12 @@ class Managed(ABC):
     def _canary(self, canary: Canary, role: Role, done: Callable[[], None]) -> None:
         """Ask a canary of a model without making anybody wait; called on the agent's thread."""
         self._aside(canary.request(), role, canary, done)
+
+    def _unanswered(self, canary: Canary | None, role: Role, error: SwitchgearError) -> None:
+        """A request beside the callers' failed, which is on record; only a canary that no model takes needs saying."""
+        if canary is not None and error.status_code == InvalidRequest.status_code:
+            said = "canary %s cannot be asked of the %s model of %s, so it finds nothing: %s (request %s)"
+            log.warning(said, canary.name, role, self.name, error.code, error.request_id)
 
     @abstractmethod
     def _aside(self, request: Request, role: Role, canary: Canary | None, done: Callable[[], None]) -> None:

@@ -219,8 +219,8 @@ class DualModelManager(Managed):
         def run() -> None:
             try:
                 self._generate(request, role, canary)
-            except SwitchgearError:
-                pass  # recorded like any other request; the breaker knows
+            except SwitchgearError as error:
+                self._unanswered(canary, role, error)
             finally:
                 done()
 

@@ -271,6 +271,18 @@ def test_what_fell_due_while_nobody_held_the_lease_is_asked_at_once(configured: 
         instance.close()
 
 
+def test_a_canary_that_its_model_refuses_is_told(
+    configured: Callable[..., Config], upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was ever found, and nobody heard that nothing could be."""
+    upstream.set("flash", Fault(error="invalid_argument"))
+    with DualModelManager.from_config(configured('canaries = "canaries.toml"\ncanary_every = "1s"'), "chat") as manager:
+        manager.status()
+        eventually(lambda: "canary shape cannot be asked of the secondary model of chat" in caplog.text)
+        eventually(lambda: results(manager._instance.recorder.store, Role.PRIMARY))
+    assert "the primary model" not in caplog.text
+
+
 def test_a_mistake_in_the_file_of_canaries_is_found_at_start(configured: Callable[..., Config], tmp_path: Path) -> None:
     config = configured('canaries = "canaries.toml"')
     (tmp_path / "canaries.toml").write_text('[[canaries]]\nname = "x"\n', encoding="utf-8")
