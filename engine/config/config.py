@@ -242,16 +242,21 @@ class Config:
         if problems:
             raise failure(self.source, problems)
 
+    @property
+    def providers_in_use(self) -> tuple[str, ...]:
+        """The providers whose models a manager has."""
+        names = (name for one in self.managers.values() for name in (one.primary, one.secondary))
+        return tuple(sorted({self.models[name].provider for name in names}))
+
     def require_provider_keys(self, environ: Mapping[str, str] = os.environ) -> None:
         """Check before serving that every provider a manager uses has its key.
 
         Raises:
             ConfigurationError: A variable is not set or holds no key; the message names it.
         """
-        used = {self.models[name].provider for one in self.managers.values() for name in (one.primary, one.secondary)}
         problems = [
             Problem(f"providers.{key}.api_key_env", trouble)
-            for key in sorted(used)
+            for key in self.providers_in_use
             if (trouble := self.provider_settings(key, environ).key_trouble) is not None
         ]
         if problems:

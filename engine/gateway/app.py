@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from engine.async_manager import AsyncDualModelManager
+from engine.config import Config
 from engine.core.errors import InternalError, SwitchgearError, UnknownManager
 from engine.gateway.access import Access
 from engine.gateway.chat import ChatCompletions
@@ -26,6 +27,7 @@ from engine.gateway.wire import headers_of, unasked
 from engine.ids import new_id
 from engine.instance import Instance
 from engine.metrics import Exposition
+from engine.providers.base import load_library
 
 CHAT_PATH: Final = "/v1/chat/completions"
 
@@ -87,6 +89,8 @@ def build(instance: Instance, *, serve_models: bool = True, companions: Sequence
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(instance.start)
+        if managers:
+            await asyncio.to_thread(_load_libraries, instance.config)
         for manager in managers.values():
             await manager.start()
         for companion in companions:
@@ -106,6 +110,12 @@ def build(instance: Instance, *, serve_models: bool = True, companions: Sequence
         lifespan=lifespan,
         exception_handlers={SwitchgearError: _on_error, 404: _on_missing, 405: _on_method, Exception: _on_mistake},
     )
+
+
+def _load_libraries(config: Config) -> None:
+    """Before the first request, whose clocks would run meanwhile."""
+    for kind in {config.providers[key].kind for key in config.providers_in_use}:
+        load_library(kind)
 
 
 class _Application(Starlette):

@@ -12,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from enum import StrEnum
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol, TypeGuard, cast
 
 from engine.core.errors import ConfigurationError
@@ -160,9 +160,24 @@ def build(kind: str, *, api_key: str | None = None, base_url: str = "", name: st
         ConfigurationError: The kind is unknown.
     """
     try:
-        module, attribute = _KINDS[kind]
+        attribute = _KINDS[kind][1]
     except KeyError:
         msg = f"providers.{name or '?'}.kind: {kind!r} is not a kind of provider; use one of {', '.join(KINDS)}"
         raise ConfigurationError(msg) from None
-    factory = getattr(importlib.import_module(module), attribute)
+    factory = getattr(_module(kind), attribute)
     return cast("Provider", factory(api_key=api_key, base_url=base_url.rstrip("/"), name=name))
+
+
+def load_library(kind: str) -> None:
+    """Import what a kind is built on now, where the first call would: that takes a second or two of the call's clocks.
+
+    Args:
+        kind: One of `KINDS`.
+    """
+    load = getattr(_module(kind), "load_library", None)
+    if load is not None:
+        load()
+
+
+def _module(kind: str) -> ModuleType:
+    return importlib.import_module(_KINDS[kind][0])

@@ -113,8 +113,8 @@ class GeminiProvider:
             raise ProviderFailure(Category.AUTH, detail=detail, code="no_api_key")
         session = self._sessions.current()
         if self._made is None or self._made[0] is not session:
-            # Importing takes most of a second, too long to hold the loop.
-            await asyncio.to_thread(importlib.import_module, "google.genai")
+            # Too long to hold the loop.
+            await asyncio.to_thread(load_library)
             session = self._sessions.current()
             if self._made is None or self._made[0] is not session:
                 self._made = (session, self._build(session))
@@ -158,6 +158,11 @@ def _asked(call: Call) -> dict[str, Any]:
         first = error.errors(include_input=False, include_url=False)[0]
         detail = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
         raise ProviderFailure(Category.INVALID_REQUEST, 400, detail=detail, code="invalid_argument") from None
+
+
+def load_library() -> None:
+    """Import the library, which takes about a second."""
+    importlib.import_module("google.genai")
 
 
 def _plain(answer: Any) -> Any:

@@ -228,8 +228,15 @@ def _request(call: Call) -> Any:
         raise ProviderFailure(Category.INVALID_REQUEST, 400, detail=field, code="invalid_argument") from None
 
 
+def load_library() -> None:
+    """Import the library, which takes about a second."""
+    with _import_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # end of life, and Python 3.11's: both known
+        import google.generativeai  # noqa: F401  # the library whose pinned client this is
+
+
 def _client(key: str | None, host: str, name: str) -> Any:
-    """A client of its own with this key and endpoint; imports the library, which takes about a second.
+    """A client of its own with this key and endpoint; imports the library where nobody has.
 
     Raises:
         ProviderFailure: There is no key.
@@ -237,14 +244,13 @@ def _client(key: str | None, host: str, name: str) -> Any:
     if not key:
         detail = f"no API key: set providers.{name or '?'}.api_key_env and that variable"
         raise ProviderFailure(Category.AUTH, detail=detail, code="no_api_key")
-    with _import_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # end of life, and Python 3.11's: both known
-        import google.generativeai  # noqa: F401  # the library whose pinned client this is
-        from google.ai import generativelanguage
-        from google.ai.generativelanguage_v1beta.services.generative_service.transports import (
-            GenerativeServiceRestTransport,
-        )
-        from google.auth.api_key import Credentials
+    load_library()
+    from google.ai import generativelanguage
+    from google.ai.generativelanguage_v1beta.services.generative_service.transports import (
+        GenerativeServiceRestTransport,
+    )
+    from google.auth.api_key import Credentials
+
     credentials = Credentials(key)  # type: ignore[no-untyped-call]
     transport = GenerativeServiceRestTransport(host=host, credentials=credentials)
     # The transport takes no session. Raising in its own one's hook also ends its repetition of what met a 401.
