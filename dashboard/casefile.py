@@ -113,9 +113,10 @@ class CaseFile:
 
     @property
     def evidence(self) -> Happening | None:
-        """The event that tripped it: the first breaker that opened, else the first move."""
+        """The event that tripped it: the first breaker that opened, else the first move, else the first alert."""
         kinds = (EventKind.BREAKER, EventKind.FAILOVER, EventKind.ALERT)
-        return next((one for kind in kinds for one in self.timeline if one.kind is kind and _trips(one)), None)
+        within = [one for one in self.timeline if one.ts_ms >= self.incident.start_ms]
+        return next((one for kind in kinds for one in within if one.kind is kind and _trips(one)), None)
 
 
 def _trips(one: Happening) -> bool:
@@ -213,11 +214,11 @@ def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
         if calls > weights.get(word, 0):
             weights[word] = calls
     ranked = sorted(weights.items(), key=lambda item: -item[1])
-    if any(event.kind is EventKind.FAILOVER for event in incident.events) and incident.cause not in _VAGUE:
+    if incident.moves and incident.cause not in _VAGUE:
         cause = incident.cause
     else:
         least = 0 if incident.trips else NOTICED * harm.health.total
-        cause = next((category for category, n in ranked if n >= least), incident.cause)
+        cause = next((category for category, n in ranked if n >= least), _by_hand(incident) or incident.cause)
     enough = max(ALSO_LEAST, ALSO_SHARE * sum(weights.values()))
     others = [(category, n) for category, n in ranked if category != cause]
     if incident.trips and cause in REFUSALS:  # a breaker opened for something that is no refusal, however few it were
@@ -225,6 +226,13 @@ def _causes(incident: Incident, harm: Harm) -> tuple[str, str | None]:
     return cause, next((category for category, n in others if n >= enough), None)
 
 
+def _by_hand(incident: Incident) -> str | None:
+    """The cause of a move that an operator made, where there is one."""
+    moves = (event.detail for event in incident.events if event.kind is EventKind.FAILOVER)
+    return next((str(row["cause"]) for row in moves if (row["cause"], row["to_role"]) == BY_HAND), None)
+
+
+BY_HAND: Final = ("override", "secondary")
 _VAGUE: Final = VOTED | {"failure_rate", "slow_rate", "consecutive_failures"}
 REFUSALS: Final = (SHED_AS, "quota_exhausted", "auth", "model_unavailable")
 """Causes that keep calls away from a model without asking it."""

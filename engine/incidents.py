@@ -4,7 +4,8 @@
 breaker opening, to a move of the active model away from primary, or to a firing alert, until all of it is closed
 again. The dashboard's pages, the export and the links in notifications all use it, so they name the same incident.
 
-What an operator does on purpose, a pinned model or a forced breaker, is told inside an incident and begins none.
+What an operator does on purpose, a pinned model or a forced breaker, is told inside an incident and begins none; a pin
+that holds when one begins is told in it, too, because it may be why.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ def derive(events: Iterable[Event], now_ms: int, *, quiet_ms: int = QUIET_MS) ->
     found: list[_Open] = []
     current: _Open | None = None
     pending: dict[str, Event] = {}
+    pin: list[Event] = []
     for event in ordered:
         mark = _mark(event, pending)
         if current is not None:
@@ -101,10 +103,10 @@ def derive(events: Iterable[Event], now_ms: int, *, quiet_ms: int = QUIET_MS) ->
         if current is None and mark.opens is not None:
             current = _Open(event, mark.since_ms)
             found.append(current)
-            if mark.foreboding is not None:
-                current.events.append(mark.foreboding)
+            current.events += pin if mark.foreboding is None else [*pin, mark.foreboding]
         if current is not None:
             current.take(event, mark)
+        pin = _pin(pin, event)
     if current is not None:
         current.forget_silent(now_ms)
     return [one.incident() for one in reversed(found)]
@@ -244,6 +246,18 @@ def _mark(event: Event, pending: dict[str, Event]) -> _Mark:
             pending.pop(name, None)
             return _Mark(closes=name)
     return _Mark()
+
+
+def _pin(before: list[Event], event: Event) -> list[Event]:
+    """What an operator's pin consists of that holds after an event: the act, and the move it has made."""
+    if event.kind is EventKind.OVERRIDE and event.detail["action"] == "set":
+        return [*(one for one in before if one.kind is EventKind.FAILOVER), event]
+    if event.kind is EventKind.OVERRIDE:
+        return [] if event.detail["action"] in ("clear", "expired") else before
+    if event.kind is EventKind.FAILOVER:
+        acts = [one for one in before if one.kind is EventKind.OVERRIDE]
+        return [*acts, event] if event.detail["cause"] == "override" else []
+    return before
 
 
 def _closes(mark: str, trouble: str) -> bool:

@@ -12,7 +12,7 @@ from dashboard.casefile import CaseFile, advices_of, read_case, read_incidents, 
 from dashboard.export import markdown
 from dashboard.timeline import sentence
 from dashboard.times import Clockface
-from engine.core.events import FailoverRecord, Record, Scope
+from engine.core.events import FailoverRecord, OverrideRecord, Record, Scope
 from engine.ids import new_id
 from engine.queries import EventKind
 from tests.alerts.world import START_MS, World, breaker, move, open_recorder, request
@@ -148,6 +148,19 @@ def test_alerts_are_told_once_in_the_order_of_their_first_firing(world: World) -
     found = case(world)
     assert [(one.who, one.reason) for one in found.alerts] == [("B", "it is B"), ("A", "it is A")]
     assert found.alerts[0].ts_ms == START_MS + round(0.2 * MINUTE)
+
+
+def test_an_alert_about_what_an_operator_did_names_them_and_tells_their_act(world: World) -> None:
+    pinned = OverrideRecord(new_id(), START_MS, "chat", "set", "secondary", False, "maintenance", "ana", None, 2)
+    world.record(pinned, move(START_MS + 1, 2, cause="override"))
+    fired(world, "SecondaryActiveTooLong", START_MS + MINUTE, "pending")
+    fired(world, "SecondaryActiveTooLong", START_MS + 16 * MINUTE, "firing", "pending")
+    fired(world, "SecondaryActiveTooLong", START_MS + 30 * MINUTE, "resolved", "firing")
+    found = case(world)
+    assert wording.named(advices_of(found)) == "Operator"
+    assert sentence(found.timeline[0]) == "ana pinned secondary: “maintenance”"
+    assert found.evidence is not None
+    assert found.evidence.kind is EventKind.ALERT
 
 
 def test_notifications_of_other_alerts_are_not_told_in_it(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,31 @@ def test_an_alert_that_only_was_pending_is_no_incident() -> None:
 def test_what_an_operator_does_on_purpose_begins_none() -> None:
     forced = breaker(0, "forced_open")
     assert derive([forced, move(5, "secondary", "override"), move(60, "primary", "override")], END) == []
+
+
+def pin(seconds: float, action: str, role: str | None = "secondary") -> Event:
+    return event(EventKind.OVERRIDE, seconds, action=action, role=role, actor="ana", reason="maintenance")
+
+
+def test_a_pin_that_holds_when_one_begins_is_told_in_it_and_changes_neither_begin_nor_id() -> None:
+    act, moved = pin(0, "set"), move(0.1, "secondary", "override")
+    fired = [alert(20, "pending"), alert(920, "firing"), alert(1800, "resolved")]
+    (alone,), (found,) = derive(fired, END), derive([act, moved, *fired], END)
+    assert found.events == (act, moved, *fired[:-1], fired[-1])
+    assert (found.id, found.start_ms, found.cause, found.moves) == (alone.id, alone.start_ms, alone.cause, 0)
+
+
+@pytest.mark.parametrize("ended", ["clear", "expired"])
+def test_a_pin_that_is_over_when_one_begins_is_not_told_in_it(ended: str) -> None:
+    fired = [alert(920, "firing"), alert(1800, "resolved")]
+    before = [
+        pin(0, "set"),
+        move(0.1, "secondary", "override"),
+        pin(300, ended, None),
+        move(400, "primary", "failback"),
+    ]
+    (found,) = derive([*before, *fired], END)
+    assert found.events == tuple(fired)
 
 
 def test_an_operator_can_end_one() -> None:
