@@ -9,7 +9,7 @@ from dashboard import wording
 from dashboard.casefile import ENDINGS, CaseFile, advices_of, before_during_after, what_failed
 from dashboard.happenings import Happening
 from dashboard.markup import tag
-from dashboard.timeline import evidence_numbers, evidence_requests, evidence_votes, quieten, sentence
+from dashboard.timeline import again, evidence_numbers, evidence_requests, evidence_votes, quieten, sentence
 from dashboard.times import Clockface, about, iso, number, percent, utc
 
 
@@ -47,7 +47,9 @@ def markdown(case: CaseFile, face: Clockface) -> str:
         lines += ["", "## What tripped it", "", _cell(sentence(case.evidence)), ""]
         lines += [f"- {_cell(name)}: {_cell(value)}" for name, value in _evidence(case.evidence, face)]
     lines += ["", "## Timeline (UTC)", ""]
-    lines += [f"- `{utc(one.ts_ms)}` {_cell(sentence(one))}{_times(times)}" for one, times in quieten(case.timeline)]
+    lines += [
+        f"- `{utc(one.ts_ms)}` {_cell(sentence(one))}{again(one, times)}" for one, times in quieten(case.timeline)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +58,7 @@ def html(case: CaseFile, face: Clockface) -> str:
     rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in facts(case, face)]
     failed = [tag("tr", tag("th", name, scope="row"), tag("td", count)) for name, count in what_failed(case.harm)]
     events = [
-        tag("li", tag("time", utc(one.ts_ms), datetime=iso(one.ts_ms)), " ", sentence(one), _times(times))
+        tag("li", tag("time", utc(one.ts_ms), datetime=iso(one.ts_ms)), " ", sentence(one), again(one, times))
         for one, times in quieten(case.timeline)
     ]
     tripped = case.evidence
@@ -116,10 +118,6 @@ def _evidence(one: Happening, face: Clockface) -> list[tuple[str, str]]:
         if several:
             found.append((name, ", ".join(several)))
     return found
-
-
-def _times(times: int) -> str:
-    return f" ({times} times)" if times > 1 else ""
 
 
 def _cell(text: str) -> str:

@@ -103,42 +103,57 @@ def tone(one: Happening) -> Tone:
 
 
 def quieten(events: Iterable[Happening]) -> list[tuple[Happening, int]]:
-    """Fold the back and forth of failed probes: a run of half-open and open again is one line with a count."""
+    """Fold what only repeats into its first line, with a count: probes that fail, tries of a notification that fail."""
     folded: list[tuple[Happening, int]] = []
+    lines: dict[tuple[EventKind, object], int] = {}
     for one in events:
-        if one.kind is EventKind.BREAKER and one.after == "half_open":
+        if _goes_without_saying(one):
             continue
-        if (
-            one.kind is EventKind.AGREEMENT
-            and one.evidence.get("stage") is None
-            and not one.evidence.get("ramp_aborted")
-        ):
+        repeated = _repeated(one)
+        if repeated is None and one.kind is EventKind.BREAKER:
+            lines.pop((one.kind, one.role), None)  # it closed or tripped anew: other probes than those before
+        if repeated is not None and repeated in lines:
+            first, times = folded[lines[repeated]]
+            folded[lines[repeated]] = (first, times + 1)
             continue
-        last = folded[-1][0] if folded else None
-        again = last is not None and one.kind is EventKind.BREAKER and last.kind is EventKind.BREAKER
-        if (
-            again
-            and last is not None
-            and one.before == "half_open"
-            and (one.after, one.role) == (last.after, last.role)
-        ):
-            folded[-1] = (last, folded[-1][1] + 1)
-        else:
-            folded.append((one, 1))
+        if repeated is not None:
+            lines[repeated] = len(folded)
+        folded.append((one, 1))
     return folded
+
+
+def _goes_without_saying(one: Happening) -> bool:
+    """Whether what follows tells it: a breaker that lets a probe through, an agreement on a move."""
+    if one.kind is EventKind.AGREEMENT:
+        return one.evidence.get("stage") is None and not one.evidence.get("ramp_aborted")
+    return one.kind is EventKind.BREAKER and one.after == "half_open"
+
+
+def _repeated(one: Happening) -> tuple[EventKind, object] | None:
+    """What an event may be one of many of; `None` for what is told by itself."""
+    if one.kind is EventKind.BREAKER and (one.before, one.after) == ("half_open", "open"):
+        return one.kind, one.role
+    if one.kind is EventKind.DELIVERY and one.what == "failed":
+        return one.kind, one.evidence.get("outbox_id")
+    return None
+
+
+def again(one: Happening, times: int) -> str:
+    """What `quieten` has folded into a line, in words; empty for nothing."""
+    what = ("try", "tries") if one.kind is EventKind.DELIVERY else ("probe", "probes")
+    return f" (and {times - 1} more {what[times > 2]} failed)" if times > 1 else ""
 
 
 def timeline(events: Iterable[Happening], face: Clockface) -> Html:
     """The events as a vertical line, oldest first."""
     rows = []
     for one, times in quieten(events):
-        more = f" (and {times - 1} more probes failed)" if times > 1 else ""
         rows.append(
             tag(
                 "li",
                 span("sg-tl-time", face.at(one.ts_ms)),
                 span(f"sg-tl-icon sg-{tone(one)}", icon(ICONS[one.kind])),
-                span("sg-tl-text", sentence(one), span("sg-note", more) if more else None, _where(one)),
+                span("sg-tl-text", sentence(one), span("sg-note", again(one, times)), _where(one)),
             )
         )
     return tag("ol", *rows, cls="sg-timeline")
