@@ -107,6 +107,26 @@ def sideways(page: Page) -> int:
     return int(found)
 
 
+def sticking_out(page: Page) -> list[str]:
+    """Texts that reach beyond their card, or over the figure beside them."""
+    found: Any = page.evaluate(
+        """(() => {
+            const beyond = (part, whole) => part.right > whole.right + 1 && part.width > 0;
+            const out = [];
+            for (const card of document.querySelectorAll(".sg-card, .sg-headline, [class*='st-key-card-']")) {
+                const whole = card.getBoundingClientRect();
+                for (const part of card.querySelectorAll(".stHtml *, :scope > *"))
+                    if (!part.closest(".sg-code, .sg-lane-marks") && beyond(part.getBoundingClientRect(), whole))
+                        out.push(part.innerText || part.className);
+            }
+            for (const label of document.querySelectorAll(".sg-figure > *, .sg-big > *"))
+                if (label.scrollWidth > label.parentElement.clientWidth + 1) out.push(label.innerText);
+            return out;
+        })()"""
+    )
+    return list(found)
+
+
 def grow(page: Page) -> None:
     """Make the window as high as the page, for a picture of all of it."""
     height: Any = page.evaluate(f"document.querySelector('{MAIN}').scrollHeight")

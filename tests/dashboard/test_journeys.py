@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import DIALOG, POPOVER, SlowLine, browser, chromium, dashboard, go, sideways, until, visit
+from browser import DIALOG, POPOVER, SlowLine, browser, chromium, dashboard, go, sideways, sticking_out, until, visit
 from history import Moment
 from playwright.sync_api import Browser, Page, expect
 
@@ -222,12 +222,14 @@ def test_a_link_from_a_notification_leads_where_it_says_once_its_reader_has_sign
         assert page.url.endswith("/alerts?rule=SecondaryActiveTooLong")
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-def test_no_page_scrolls_sideways(chrome: Browser, outage: str, phone: bool) -> None:
-    opened = visit(chrome, phone=phone)
+@pytest.mark.parametrize("width", [390, 720, 1024, 1440], ids=["phone", "zoomed", "tablet", "desktop"])
+def test_no_page_scrolls_sideways_and_nothing_sticks_out_of_its_card(chrome: Browser, outage: str, width: int) -> None:
+    opened = visit(chrome)
+    opened.set_viewport_size({"width": width, "height": 844})
     for path in (*ALL_PAGES, f"/incidents?at={int(time.time() * 1000)}"):
         go(opened, outage + path)
         assert sideways(opened) <= 0, path
+        assert sticking_out(opened) == [], path
     opened.context.close()
 
 
