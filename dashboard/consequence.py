@@ -110,7 +110,7 @@ def refusal(reason: str, confirm: str, typed: str) -> str:
 def explain(error: SwitchgearError) -> str:
     """An act that was refused, with what to do."""
     if error.code == "conflict":
-        return f"Somebody or something was faster. {error} The state below is the new one."
+        return f"Somebody or something was faster: {error}. What is shown here by now is the new state."
     return str(error)
 
 

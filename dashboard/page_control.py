@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import streamlit as st
 
@@ -100,7 +101,8 @@ def _breakers(live: Live, face: Clockface, manager: str, *, allowed: bool) -> No
 
 def _forget() -> None:
     """The dialog was left: the next one is decided on what is true then."""
-    st.session_state.pop("decided-on", None)
+    for name in ("decided-on", "refused"):
+        st.session_state.pop(name, None)
 
 
 @st.dialog("Pin a model", icon=":material/push_pin:", on_dismiss=_forget)
@@ -203,6 +205,8 @@ def _form(
     typed = st.text_input(f"Type {told.confirm} to confirm", key="confirm") if told.confirm else ""
     decided = f"Decided on epoch {epoch} of {manager}; refused if the agreement has moved since you opened this."
     parts.show(span("sg-note", decided))
+    if (refused := st.session_state.pop("refused", None)) is not None:
+        st.error(literal(refused), icon=":material/block:")
     if st.button(verb, type="primary", key="do"):
         missing = consequence.refusal(reason, told.confirm, typed)
         if missing:
@@ -211,12 +215,18 @@ def _form(
         try:
             act(require_actor(), reason, ttl, epoch)
         except SwitchgearError as error:
-            st.session_state.pop("decided-on", None)
-            st.error(literal(consequence.explain(error)), icon=":material/block:")
-            return
-        st.session_state.pop("decided-on", None)
+            _refuse(error)
+        _forget()
         st.session_state["done"] = f"{verb}: done and on record."
         st.rerun()
+
+
+def _refuse(error: SwitchgearError) -> NoReturn:
+    """Draw the dialog anew with what is true by now, so that nobody acts on a state they have not seen."""
+    shared.forget()
+    _forget()
+    st.session_state["refused"] = consequence.explain(error)
+    st.rerun(scope="fragment")
 
 
 def _audit(records: list[OverrideRecord], face: Clockface) -> Html:

@@ -156,8 +156,13 @@ def test_an_act_decided_on_an_old_state_is_refused(page: Page, copied: Callable[
             connection.execute(
                 "UPDATE fleet_state SET epoch = epoch + 1, document = json_set(document, '$.epoch', epoch + 1)"
             )
+        with sqlite3.connect(config.parent / "switchgear.db") as connection:
+            (moved,) = connection.execute("SELECT epoch FROM fleet_state").fetchone()
+        expect(dialog).to_contain_text(f"Decided on epoch {moved - 1} of chat")
         dialog.get_by_role("button", name="Pin secondary").click()
         expect(dialog).to_contain_text("Somebody or something was faster")
+        expect(dialog).to_contain_text(f"Decided on epoch {moved} of chat")  # the next click is about what is shown
+        expect(dialog.get_by_label("Reason")).to_have_value("Provider maintenance tonight")
 
 
 def test_an_alert_is_silenced_from_its_link(page: Page, copied: Callable[[Moment], Path]) -> None:
