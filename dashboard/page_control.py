@@ -172,7 +172,7 @@ def _epoch(live: Live, dialog: str) -> int:
 
 def _target(live: Live, role: str) -> None:
     card = model_card(live, role)
-    figures = [parts.figure(one, "#") for one in card.figures[:3]]
+    figures = [parts.figure(one) for one in card.figures[:3]]
     parts.show(
         div(
             "sg-target",

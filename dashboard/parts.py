@@ -142,17 +142,16 @@ def _spare(text: str, tone: Tone) -> Html:
     return div(f"sg-spare sg-{tone}", icon(symbols.get(tone, "shield")), text)
 
 
-def figure(one: Figure, href: str) -> Html:
-    """A small number with its name and how it was an hour ago."""
+def figure(one: Figure, href: str | None = None) -> Html:
+    """A small number with its name and how it was an hour ago, leading to what explains it."""
     before = f"1 h ago {one.before}" if one.before and one.before != "–" else ""
-    return link(
-        href,
+    inside = join(
         span("sg-figure-label", one.label),
         span(f"sg-figure-value sg-text-{one.tone}", one.value),
         span("sg-note", before),
-        cls="sg-figure",
-        title=one.help or None,
     )
+    title = one.help or None
+    return link(href, inside, cls="sg-figure", title=title) if href else div("sg-figure", inside, title=title)
 
 
 def sparkline(bars: Sequence[Bar], role: str) -> Html:

@@ -107,6 +107,8 @@ def test_an_operator_pins_a_model_and_everybody_sees_who_and_why(
         page.get_by_role("button", name="Pin secondary").click()
         dialog = page.locator(DIALOG)
         expect(dialog).to_contain_text("All traffic moves to gemini-2.5-flash at once.")
+        expect(dialog.locator(".sg-figure")).to_have_count(3)
+        expect(dialog.locator("a")).to_have_count(0)  # which would lead away from a half-written reason
         dialog.get_by_role("button", name="Pin secondary").click()
         expect(dialog).to_contain_text("Say why")
         dialog.get_by_label("Reason").fill("Provider maintenance tonight")
