@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard import look, shared, viewer
-from dashboard.markup import Child, Html, div, icon, span, tag
+from dashboard.markup import Child, Html, div, icon, quoted, span, tag
 from dashboard.parts import empty, role_tag, show
 from dashboard.reading import Live
 from dashboard.times import Clockface
@@ -206,7 +206,7 @@ def banner(live: Live, face: Clockface) -> Html | None:
 def _banner_line(symbol: str, lead: str, told: tuple[Child, ...], act: Override | Force, face: Clockface) -> Html:
     """What an operator decided, with who, why and for how long yet."""
     ends = tag("b", face.until(act.expires_ms))
-    words = span("", tag("b", lead), *told, f" by {act.by} · “{act.reason}” · ends in ", ends)
+    words = span("", tag("b", lead), *told, f" by {act.by} · ", quoted(act.reason), " · ends in ", ends)
     return div("sg-banner-line", icon(symbol), words)
 
 

@@ -55,6 +55,11 @@ def span(cls: str, /, *children: Child, **attributes: str | float | bool | None)
     return tag("span", *children, cls=cls, **attributes)
 
 
+def quoted(text: str) -> Html:
+    """What somebody wrote, in quotes; words that run from right to left leave those around them in their order."""
+    return tag("bdi", f"“{text}”")
+
+
 def icon(name: str, *, cls: str = "") -> Html:
     """A Material symbol; always beside a word, so it is hidden from screen readers.
 

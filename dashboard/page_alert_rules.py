@@ -11,7 +11,7 @@ from dashboard import acts, alert_board, parts, shared, wording
 from dashboard.alert_board import Row
 from dashboard.frame import address, banner_row, clock, may_act, page, require_actor, title
 from dashboard.happenings import Happening, happenings
-from dashboard.markup import Child, Html, div, icon, link, literal, span, tag
+from dashboard.markup import Child, Html, div, icon, link, literal, quoted, span, tag
 from dashboard.parts import badge
 from dashboard.preview_card import preview_address, preview_card
 from dashboard.times import DAY_MS, Clockface, about
@@ -174,7 +174,12 @@ def _silences(silences: Sequence[Silence], face: Clockface) -> None:
                     div(
                         "sg-silence",
                         span("sg-mono", ", ".join(one.matchers)),
-                        span("sg-note", f"{one.author}: “{one.reason}” · ends in {face.until(one.ends_ms)}"),
+                        span(
+                            "sg-note",
+                            f"{one.author}: ",
+                            quoted(one.reason),
+                            f" · ends in {face.until(one.ends_ms)}",
+                        ),
                     )
                 )
             if st.button("End", key=f"end-{one.id}", disabled=not allowed):

@@ -11,7 +11,7 @@ from dashboard import acts, consequence, fleet_view, parts, shared, wording
 from dashboard.breakers import breaker
 from dashboard.consequence import DEFAULT_EXPIRY, EXPIRIES, Consequence
 from dashboard.frame import banner_row, clock, may_act, page, pager, require_actor, title
-from dashboard.markup import Child, Html, div, icon, join, literal, span, tag
+from dashboard.markup import Child, Html, div, icon, join, literal, quoted, span, tag
 from dashboard.model_card import model_card
 from dashboard.parts import badge, role_tag
 from dashboard.reading import ROLES, Live
@@ -64,14 +64,13 @@ def _mode(live: Live, face: Clockface, manager: str, *, allowed: bool) -> None:
     document = live.document
     pin = document.override if document else None
     if pin is None:
-        state, text = Face("Automatic", "autorenew", Tone.OK), "Switchgear decides which model serves."
+        state, told = Face("Automatic", "autorenew", Tone.OK), Html("Switchgear decides which model serves.")
     else:
         state = Face("Pinned", "push_pin", Tone.WARN)
-        text = (
-            f"Pinned to {pin.role} by {pin.by}: “{pin.reason}”. Ends in "
-            f"{face.until(pin.expires_ms)}{', without fallback' if pin.strict else ''}."
-        )
-    parts.show(parts.heading("Mode"), div("sg-mode", badge(state), span("", text)))
+        how = "without fallback, " if pin.strict else ""
+        ends = f", {how}ends in {face.until(pin.expires_ms)}."
+        told = join(f"Pinned to {pin.role} by {pin.by}: ", quoted(pin.reason), ends)
+    parts.show(parts.heading("Mode"), div("sg-mode", badge(state), span("", told)))
     with st.container(horizontal=True):
         for role in ROLES:
             if st.button(f"Pin {role}", key=f"pin-{role}", icon=":material/push_pin:", disabled=not allowed):
@@ -87,7 +86,9 @@ def _breakers(live: Live, face: Clockface, manager: str, *, allowed: bool) -> No
     for role in ROLES:
         found = breaker(live, role)
         forced = live.document.forced.get(role) if live.document else None
-        told = f"by {forced.by}: “{forced.reason}”, ends in {face.until(forced.expires_ms)}" if forced else found.detail
+        told: Child = found.detail
+        if forced is not None:
+            told = join(f"by {forced.by}: ", quoted(forced.reason), f", ends in {face.until(forced.expires_ms)}")
         with st.container(horizontal=True, vertical_alignment="center", key=f"breaker-{role}"):
             with st.container(width="stretch"):
                 parts.show(div("sg-mode", role_tag(role), badge(found.face), span("sg-note", told)))
@@ -238,7 +239,7 @@ def _audit(records: list[OverrideRecord], face: Clockface) -> Html:
             badge(consequence.act_face(one.action)),
             tag("b", one.actor),
             join(wording.act(one.action, one.role), " without fallback" if one.strict else None),
-            f"“{one.reason}”",
+            quoted(one.reason),
             face.at(one.expires_ms) if one.expires_ms is not None else "–",
             span("sg-num", str(one.epoch)),
         ]

@@ -74,7 +74,7 @@ def headline(told: Headline, figures: Sequence[Html] = ()) -> Html:
         div(
             "sg-headline-body",
             tag("h1", sentence),
-            tag("p", " ".join(told.details)),
+            tag("p", *(tag("bdi", f"{one} ") for one in told.details)),
             advice_line(wording.advice(told.cause)) if told.cause else None,
         ),
         div("sg-headline-figures", *figures) if figures else None,

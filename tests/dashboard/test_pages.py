@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -229,6 +230,14 @@ def test_prompts_and_answers_cannot_bring_markup(opened: Opened, copied: Callabl
     said = words(opened(config, "requests", request=found))
     assert "<img src=x" not in said
     assert "<script>alert" not in said
+
+
+@pytest.mark.parametrize("page", ["now", "control"])
+def test_a_reason_stands_by_itself_so_that_one_from_right_to_left_moves_nothing_else(
+    opened: Opened, stores: dict[Moment, Path], page: str
+) -> None:
+    said = words(opened(stores[Moment.PINNED], page))
+    assert said.count("“Provider maintenance") == len(re.findall(r"<bdi>“Provider maintenance[^<]*</bdi>", said)) > 1
 
 
 @pytest.mark.parametrize("act", ["outcome", "span", "slower", "older"])
