@@ -11,7 +11,7 @@ from alerts.rules import Rule
 from alerts.vocabulary import PERCENTILES
 from dashboard.times import Clockface, dollars, number, percent
 from dashboard.wording import WATCHDOG
-from engine.durations import compact, describe
+from engine.durations import describe
 from engine.queries_dashboard import AlertRow, Silence
 
 SHARES = frozenset({"error_rate", "secondary_share", "primary_traffic_ratio"})
@@ -113,7 +113,7 @@ def summary(state: AlertRow | None) -> str:
 
 def explain(one: Row, face: Clockface) -> str:
     """Why an alert stands where it stands."""
-    hold = compact(one.rule.hold / 1000) if one.rule.hold else "0s"
+    hold = describe(one.rule.hold / 1000)
     if one.since_ms is None:
         return "Its condition does not hold."
     if one.state == "pending":
@@ -122,7 +122,10 @@ def explain(one: Row, face: Clockface) -> str:
     if one.state == "watching":
         return f"Firing since {face.text(one.since_ms)}, as it should: a service outside notices when it ceases to."
     if one.state == "firing":
-        return f"Firing since {face.text(one.since_ms)}: its condition held for {hold} before that."
+        before = (
+            f"its condition held for {hold} before that" if one.rule.hold else "it fires as soon as its condition holds"
+        )
+        return f"Firing since {face.text(one.since_ms)}: {before}."
     return f"It was resolved at {face.text(one.since_ms)}."
 
 

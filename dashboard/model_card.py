@@ -113,7 +113,8 @@ def recovery(live: Live) -> tuple[Condition, ...]:
     if document is None or (_is_active(document, "primary") and document.stage is None):
         return ()
     if document.override is not None:
-        return (Condition("Override", f"until it ends: {document.override.by}", False),)
+        left = about(max(0.0, (document.override.expires_ms - live.now_ms) / 1000))
+        return (Condition("Override", f"released, or over in {left}", False),)
     closed = breaker(live, "primary").state == "closed"
     hold = max(0.0, (document.hold_until_ms - live.now_ms) / 1000)
     ramping = document.stage is not None

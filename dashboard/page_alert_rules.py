@@ -19,7 +19,7 @@ from dashboard.wording import Tone
 from engine import queries
 from engine import queries_dashboard as ask
 from engine.core.errors import SwitchgearError
-from engine.durations import compact, describe
+from engine.durations import describe
 from engine.queries_dashboard import AlertRow, Silence
 from engine.sqlite import Connection
 
@@ -94,7 +94,7 @@ def _board(rows: Sequence[Row], face: Clockface, evaluated: int | None) -> None:
 
 def _progress(one: Row, face: Clockface) -> Html:
     if one.since_ms is None:
-        return span("sg-note", f"for {compact(one.rule.hold / 1000)}" if one.rule.hold else "at once")
+        return span("sg-note", f"for {describe(one.rule.hold / 1000)}" if one.rule.hold else "at once")
     if one.state == "resolved":
         return span("sg-note", f"{face.since(one.since_ms)} ago")
     text = f"{face.since(one.since_ms)}" + (f" of {describe(one.rule.hold / 1000)}" if one.state == "pending" else "")
@@ -122,8 +122,8 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
         div("sg-code sg-below", rule.expression.text),
         parts.pairs(
             [
-                ("For", compact(rule.hold / 1000) if rule.hold else "at once"),
-                ("Keeps firing", compact(rule.keep / 1000) if rule.keep else "no longer than it holds"),
+                ("For", describe(rule.hold / 1000) if rule.hold else "at once"),
+                ("Keeps firing", describe(rule.keep / 1000) if rule.keep else "no longer than it holds"),
                 ("Without data", str(rule.no_data)),
                 ("Line", str(rule.line)),
             ]

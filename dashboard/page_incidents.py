@@ -8,13 +8,14 @@ from dashboard import charts, export, parts, shared, wording
 from dashboard.availability import Health, Summary, summary
 from dashboard.casefile import ENDINGS, CaseFile, Line, advices_of, before_during_after, what_failed
 from dashboard.charts import Series
-from dashboard.frame import address, banner_row, clock, page, pager, theme, title
+from dashboard.frame import address, banner_row, clock, named, page, pager, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.timeline import evidence_table, sentence, timeline
 from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
 from dashboard.wording import Face, Tone
 
-SPANS = {"24 h": 1, "7 days": 7, "30 days": 30}
+SPANS = {"24h": 1, "7d": 7, "30d": 30}
+SPAN_LABELS = {"24h": "24 h", "7d": "7 days", "30d": "30 days"}
 PAGE_ROWS = 50
 
 
@@ -36,16 +37,9 @@ def _degraded_note(totals: Summary, bin_minutes: int) -> str:
 
 
 def _list(manager: str) -> None:
-    picked = st.segmented_control(
-        "Span",
-        list(SPANS),
-        default="7 days",
-        key="span",
-        bind="query-params",
-        label_visibility="collapsed",
-        required=True,
-    )
-    days = SPANS.get(picked or "7 days", 7)
+    chosen = named("span", SPAN_LABELS, "7d")
+    picked = st.segmented_control("Span", label_visibility="collapsed", required=True, **chosen) or "7d"
+    days = SPANS[picked]
     found, face = shared.incident_lines(manager, days * DAY_MS), clock()
     past = shared.past(manager, days * DAY_MS, sums_only=True)
     totals = summary(past)
@@ -64,7 +58,7 @@ def _list(manager: str) -> None:
     if not found:
         parts.show(
             parts.empty_card(
-                f"No incident in {picked}: no breaker opened, nothing failed over, no alert fired.",
+                f"No incident in {SPAN_LABELS[picked]}: no breaker opened, nothing failed over, no alert fired.",
                 symbol="verified",
             )
         )

@@ -20,6 +20,7 @@ from engine.queries.search import filtered_requests
 from engine.sqlite import Connection
 
 SPANS = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080}
+SPAN_LABELS = {"15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 days"}
 PAGE_ROWS = 50
 BARS = 72
 ANSWERERS = {"primary": "Primary", "secondary": "Secondary", "none": "Nobody"}
@@ -117,12 +118,11 @@ def _filters(manager: str) -> tuple[Stretch, RequestFilter]:
 def _span(window: Stretch | None) -> str:
     """The chosen span; where a stretch of time was chosen instead, the way back to spans."""
     if window is not None:
-        note = "Leave the chosen stretch of time"
-        st.button("Whole history", icon=":material/close:", on_click=_clear_window, help=note)
+        face = clock()
+        told = f"{face.text(window.start_ms)} – {face.text(window.end_ms)}"
+        st.button(told, icon=":material/close:", on_click=_clear_window, help="Leave this stretch of time")
         return ""
-    picked = st.segmented_control(
-        "Time", list(SPANS), default="1h", key="span", bind="query-params", required=True, on_change=as_shown
-    )
+    picked = st.segmented_control("Time", required=True, **named("span", SPAN_LABELS, "1h"))
     return picked or "1h"
 
 

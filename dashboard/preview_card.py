@@ -22,6 +22,7 @@ from dashboard.times import DAY_MS, Clockface
 from engine.durations import DurationError, compact, describe, parse_duration
 
 SPANS: Final = {"1d": 1, "7d": 7, "30d": 30}
+SPAN_LABELS: Final = {"1d": "1 day", "7d": "7 days", "30d": "30 days"}
 SHOWN: Final = 8
 POINTS: Final = 360
 Worst = Callable[[Iterable[tuple[float, int]]], tuple[float, int]]
@@ -75,7 +76,12 @@ def _form(asked: str, hold: str, since: str) -> None:
         left, middle, right = st.columns([1, 2, 1], vertical_alignment="bottom")
         left.text_input("For", value=hold, key="preview-for")
         middle.segmented_control(
-            "Look back", list(SPANS), default=since if since in SPANS else "7d", key="preview-since", required=True
+            "Look back",
+            list(SPANS),
+            default=since if since in SPANS else "7d",
+            format_func=SPAN_LABELS.__getitem__,
+            key="preview-since",
+            required=True,
         )
         right.form_submit_button("Preview", type="primary", key="do-preview", on_click=_ask, width="stretch")
 

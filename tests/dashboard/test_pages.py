@@ -240,6 +240,24 @@ def test_a_reason_stands_by_itself_so_that_one_from_right_to_left_moves_nothing_
     assert said.count("“Provider maintenance") == len(re.findall(r"<bdi>“Provider maintenance[^<]*</bdi>", said)) > 1
 
 
+def test_a_stretch_of_time_that_a_link_has_chosen_is_shown_and_can_be_left(
+    opened: Opened, stores: dict[Moment, Path]
+) -> None:
+    at = opened(stores[Moment.CALM], "requests", **{"from": "1790000000000", "to": "1790003600000"})
+    left = next(button for button in at.button if button.label == "21 Sep 14:13 – 21 Sep 15:13")
+    left.click().run()
+    assert at.segmented_control(key="named-span").value == "1h"
+    assert "from" not in at.query_params
+
+
+def test_lengths_of_time_are_written_alike(opened: Opened, stores: dict[Moment, Path]) -> None:
+    said = words(opened(stores[Moment.CALM], "alerts", rule="SecondaryActiveTooLong"))
+    assert ">15 min<" in said
+    assert ">for 5 min<" in said
+    spans = [opened(stores[Moment.CALM], page).segmented_control[0].options for page in ("requests", "incidents")]
+    assert spans == [["15 min", "1 h", "6 h", "24 h", "7 days"], ["24 h", "7 days", "30 days"]]
+
+
 @pytest.mark.parametrize("act", ["outcome", "span", "slower", "older"])
 def test_a_choice_outlives_the_next_one_made_before_the_address_had_it(
     opened: Opened, stores: dict[Moment, Path], act: str
@@ -251,7 +269,7 @@ def test_a_choice_outlives_the_next_one_made_before_the_address_had_it(
     if act == "outcome":
         at.selectbox(key="named-outcome").set_value("ok").run()
     elif act == "span":
-        at.segmented_control(key="span").set_value("7d").run()
+        at.segmented_control(key="named-span").set_value("7d").run()
     elif act == "slower":
         at.number_input(key="slower").set_value(0.001).run()
     else:
