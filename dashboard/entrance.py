@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -26,13 +26,11 @@ from engine.config import Config
 WRONG_KEY_WAIT_S: Final = 1.0
 LARGEST_FORM: Final = 4096
 
-OIDC_LOGIN: Final = "/auth/login"
 OIDC_CALLBACK: Final = "/oauth2callback"
-"""Streamlit's addresses."""
+"""Streamlit's address."""
 
 WANTED_COOKIE: Final = "switchgear_wanted"
-WANTED_FOR_S: Final = 900
-LONGEST_WANTED: Final = 2048
+"""As in `assets/wanted.js`."""
 
 
 def routes(config: Config) -> list[Route]:
@@ -75,7 +73,8 @@ def routes(config: Config) -> list[Route]:
 class WayBack:
     """Leads who signs in by OIDC to the page they came for; Streamlit leads everybody to the first one.
 
-    The page is what the browser says it comes from when it leaves for the provider, and waits in a cookie meanwhile.
+    The page waits in a cookie meanwhile, which the sign-in page sets in the browser: not every browser says where it
+    comes from when it leaves for the provider.
 
     Args:
         app: Streamlit's application.
@@ -85,37 +84,18 @@ class WayBack:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on; only redirects to and from the provider are changed."""
-        if scope["type"] != "http" or scope["path"] not in (OIDC_LOGIN, OIDC_CALLBACK):
+        """Pass on; only the redirect after the provider has sent somebody back is changed."""
+        if scope["type"] != "http" or scope["path"] != OIDC_CALLBACK:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
 
         async def changed(message: Message) -> None:
             if message["type"] == "http.response.start" and 300 <= message["status"] < 400:
-                change = _keep_wanted if scope["path"] == OIDC_LOGIN else _lead_back
-                change(request, MutableHeaders(scope=message))
+                _lead_back(request, MutableHeaders(scope=message))
             await send(message)
 
         await self._app(scope, receive, changed)
-
-
-def _keep_wanted(request: Request, headers: MutableHeaders) -> None:
-    came_from = _parts(request.headers.get("referer", ""))
-    wanted = quote(_safe(came_from.path + (f"?{came_from.query}" if came_from.query else "")), safe="")
-    if not _same_site(request) or len(wanted) > LONGEST_WANTED:
-        return
-    carrier = Response()
-    carrier.set_cookie(
-        WANTED_COOKIE,
-        wanted,
-        max_age=WANTED_FOR_S,
-        httponly=True,
-        samesite="lax",  # the provider sends the browser back from its own site
-        secure=_encrypted(request),
-        path=OIDC_CALLBACK,
-    )
-    headers.append("set-cookie", carrier.headers["set-cookie"])
 
 
 def _lead_back(request: Request, headers: MutableHeaders) -> None:

@@ -7,6 +7,7 @@ sentence instead of the page.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -96,9 +97,9 @@ def styles() -> None:
     st.html(f"<style>{look.variables(theme())}{look.STYLESHEET.read_text(encoding='utf-8')}</style>")
 
 
-def soft_links() -> None:
-    """Let links in markup change pages without loading the app again; a constant script of ours."""
-    st.html(f"<script>{look.LINKS.read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
+def script(file: Path) -> None:
+    """Run a constant script of ours in the browser."""
+    st.html(f"<script>{file.read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
 
 
 def oidc_configured() -> bool:
@@ -224,7 +225,7 @@ def page(body: Callable[[], None]) -> Callable[[], None]:
 
     def run() -> None:
         styles()
-        soft_links()
+        script(look.LINKS)  # so that links in markup change pages without loading the app again
         try:
             body()
             if (done := st.session_state.pop("done", None)) is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 STYLESHEET: Final = HERE / "assets" / "look.css"
 LINKS: Final = HERE / "assets" / "links.js"
+WANTED: Final = HERE / "assets" / "wanted.js"
 LOGO: Final = HERE / "assets" / "mark.svg"
 BODY_FONT: Final = "Inter, system-ui, sans-serif"
 CODE_FONT: Final = "JetBrains Mono, ui-monospace, monospace"

@@ -6,8 +6,8 @@ from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import parts
-from dashboard.frame import oidc_configured, page
+from dashboard import look, parts
+from dashboard.frame import oidc_configured, page, script
 from dashboard.markup import div, icon, tag
 from dashboard.wording import Tone
 
@@ -17,6 +17,7 @@ def sign_in() -> None:
     """The only page of somebody who is not signed in."""
     refused = st.query_params.get("refused")
     if oidc_configured():
+        script(look.WANTED)
         with st.container(key="oidc"):
             parts.show(tag("h1", "Switchgear"), tag("p", "Sign in to see who serves.", cls="sg-note"))
             if st.button("Sign in", type="primary", icon=":material/login:", width="stretch"):

@@ -21,6 +21,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 if chromium() is None and os.environ.get("CI") != "true":
     pytest.skip("chromium is not installed", allow_module_level=True)
 
+WITHOUT_REFERER = """
+document.addEventListener("DOMContentLoaded", () => {
+  const said = document.createElement("meta");
+  [said.name, said.content] = ["referrer", "no-referrer"];
+  document.head.append(said);
+});
+"""
+"""What makes a browser keep to itself where it comes from, as some do by themselves."""
+
 SECRETS = """
 [auth]
 redirect_uri = "http://127.0.0.1:{port}/oauth2callback"
@@ -56,6 +65,7 @@ def test_who_signs_in_by_oidc_may_act_only_where_the_configuration_names_them(
         with running("dashboard", "--config", str(place.path)) as process:
             process.wait_for(lambda: listens(place.page_port), "listening")
             page = visit(chrome)
+            page.add_init_script(WITHOUT_REFERER)
             wanted = f"http://127.0.0.1:{place.page_port}/control?manager=chat&at=1&text=a%2Bb+%C3%BC"
             go(page, wanted)
             assert "gemini" not in page.content()
