@@ -7,7 +7,8 @@ those who do not see it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -20,6 +21,8 @@ from dashboard.times import DAY_MS, Clockface
 from engine.queries import EventKind, TrafficPoint
 
 HEIGHT: Final = 190
+FLAG: Final = "M -6 0 L 6 0 L 0 -8 Z"
+"""Pixels from the top of its pole."""
 CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
 ANSWERS: Final[Mapping[str, str]] = {
     "primary": "primary",
@@ -37,7 +40,16 @@ class Series:
 
     name: str
     colour: str
-    points: Sequence[tuple[int, float]]
+    points: Sequence[tuple[int, float | None]]
+
+    def broken(self, longest_ms: int) -> Series:
+        """The same with nothing between points that are further apart, so that no line leads from one to the other."""
+        found = list(self.points[:1])
+        for (before, _), (at, value) in pairwise(self.points):
+            if at - before > longest_ms:
+                found.append((before + 1, None))
+            found.append((at, value))
+        return replace(self, points=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ def bars(
 def lines(
     face: Clockface, theme: str, series: Sequence[Series], flags: Sequence[Flag] = (), *, unit: str = ""
 ) -> go.Figure:
-    """Lines over time; where nothing was measured the line is broken."""
+    """Lines over time, broken where a point has no value; a point between two breaks is a dot."""
     colours = palette(theme)
     traces = [
         {
@@ -79,7 +91,8 @@ def lines(
             "x": [face.local(at) for at, _ in one.points],
             "y": [value for _, value in one.points],
             "name": one.name,
-            "mode": "lines",
+            "mode": "lines+markers",
+            "marker": {"color": getattr(colours, one.colour), "size": 4},
             "line": {"color": getattr(colours, one.colour), "width": 2, "shape": "linear"},
             "hovertemplate": f"%{{y:,.3~g}}{unit} {one.name}<extra></extra>",
         }
@@ -196,7 +209,7 @@ def _figure(
 def _flagged(
     colours: Palette, face: Clockface, flags: Sequence[Flag]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Events as marks on the axis, one trace for all of a colour, and as a dotted line each."""
+    """Events as a flag and a dotted line each, in front of bars of any colour, and as what a pointer is told there."""
     marks: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for name in dict.fromkeys(flag.colour for flag in flags):
@@ -210,13 +223,18 @@ def _flagged(
                 "text": [label for _, label in marked],
                 "mode": "markers",
                 "showlegend": False,
-                "marker": {"symbol": "triangle-up", "size": 9, "color": colour},
+                "marker": {"color": colour, "opacity": 0},
                 "hovertemplate": "%{text}<extra></extra>",
-                "cliponaxis": False,
             }
         )
-        line = {"color": colour, "width": 1.5, "dash": "dot"}
-        shapes += [
-            {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line} for at, _ in marked
-        ]
+        pole = {
+            "type": "line",
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": colours.text, "width": 1, "dash": "dot"},
+        }
+        shapes += [pole | {"x0": at, "x1": at} for at, _ in marked]
+        flag = {"type": "path", "path": FLAG, "xsizemode": "pixel", "ysizemode": "pixel", "yref": "paper", "yanchor": 1}
+        shapes += [flag | {"xanchor": at, "fillcolor": colour, "line": {"width": 0}} for at, _ in marked]
     return marks, shapes

@@ -17,6 +17,8 @@ from dashboard.wording import Face, Tone
 SPANS = {"24h": 1, "7d": 7, "30d": 30}
 SPAN_LABELS = {"24h": "24 h", "7d": "7 days", "30d": "30 days"}
 PAGE_ROWS = 50
+GAP_BINS = 3
+"""Bins without an answer from which on latency is not known any more."""
 
 
 @page
@@ -230,7 +232,9 @@ def _answers(case: CaseFile, face: Clockface) -> None:
 
 def _latency(case: CaseFile, face: Clockface) -> None:
     latency = [
-        Series(role, role, [(point.start_ms, point.p95) for point in points])
+        Series(role, role, [(point.start_ms, point.p95) for point in points]).broken(
+            GAP_BINS * case.bin_minutes * MINUTE_MS
+        )
         for role, points in case.latency.items()
         if points
     ]

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from snapshots import MINUTE, MOVED, NOW, traffic
 
-from dashboard.charts import answers, flag_moves
+from dashboard.charts import Flag, Series, answers, bars, flag_moves
+from dashboard.look import palette
+from dashboard.times import Clockface
 from engine.queries import EventKind
 
 START = NOW // MINUTE * MINUTE - 2 * MINUTE
@@ -30,3 +32,18 @@ def test_only_moves_of_the_active_model_are_flags() -> None:
     assert move is not None
     (flag,) = flag_moves([move, replace(move, kind=EventKind.BREAKER)])
     assert (flag.label, flag.colour) == ("primary → secondary", "secondary")
+
+
+def test_no_line_leads_over_a_time_without_measurements() -> None:
+    measured = Series("primary", "primary", [(at * MINUTE, 1.0) for at in (0, 1, 3, 20, 21)])
+    values = [value for _, value in measured.broken(3 * MINUTE).points]
+    assert values == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert Series("primary", "primary", []).broken(MINUTE).points == []
+
+
+def test_a_move_is_seen_in_front_of_bars_of_its_own_colour() -> None:
+    figure = bars(Clockface(NOW), "light", [], [Flag(NOW, "primary → secondary", "secondary")])
+    pole, flag = figure.layout.shapes
+    assert pole.line.color not in (palette("light").primary, palette("light").secondary)
+    assert (flag.type, flag.fillcolor) == ("path", palette("light").secondary)
+    assert [trace.text for trace in figure.data] == [("primary → secondary",)]
