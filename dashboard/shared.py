@@ -29,6 +29,8 @@ from engine.store import Store
 LIVE_FOR: Final = 1.5
 PAST_FOR: Final = 10.0
 PREVIEW_FOR: Final = 120.0
+LOCKED_AFTER_MS: Final = 1000
+"""How long a page waits for a lock, which no writer of ours holds against readers, before it says that there is one."""
 DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ def ask(question: Callable[[Connection], T]) -> T:
         StoreUnavailable: It is missing, locked, or of another version; the message says what to do.
     """
     with Store(config().store_path).reader() as connection:
+        connection.execute(f"PRAGMA busy_timeout = {LOCKED_AFTER_MS}")
         _check_version(connection)
         return question(connection)
 

@@ -55,7 +55,7 @@ class Clockface:
         """How long ago, with the moment on hover."""
         return tag(
             "time",
-            f"{describe(max(0.0, (self.now_ms - ms) / 1000))} ago",
+            f"{self.since(ms)} ago",
             datetime=iso(ms),
             title=f"{self.text(ms)} ({utc(ms)})",
         )

@@ -16,7 +16,10 @@ from conftest import PAGES, words
 from history import Moment
 from streamlit.testing.v1 import AppTest
 
+from dashboard import shared
+from engine.config.config import PATH_VARIABLE
 from engine.sqlite import sqlite3
+from engine.store import BUSY_TIMEOUT_MS
 
 Opened = Callable[..., AppTest]
 
@@ -211,6 +214,14 @@ def test_a_locked_database_is_a_sentence_with_a_remedy(opened: Opened, copied: C
     assert not at.exception
     assert "is locked by another program" in words(at)
     assert "end its transaction" in words(at)
+
+
+def test_a_page_waits_for_a_lock_less_long_than_a_writer_does(
+    stores: dict[Moment, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATH_VARIABLE, str(stores[Moment.CALM]))
+    waits = shared.ask(lambda connection: connection.execute("PRAGMA busy_timeout").fetchone()[0])
+    assert waits < BUSY_TIMEOUT_MS / 2  # every part of a page waits by itself, one after the other
 
 
 def test_a_broken_configuration_is_a_sentence(opened: Opened, copied: Callable[[Moment], Path]) -> None:
