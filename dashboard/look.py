@@ -14,6 +14,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 STYLESHEET: Final = HERE / "assets" / "look.css"
 LINKS: Final = HERE / "assets" / "links.js"
+HOLD: Final = HERE / "assets" / "hold.js"
 WANTED: Final = HERE / "assets" / "wanted.js"
 LOGO: Final = HERE / "assets" / "mark.svg"
 BODY_FONT: Final = "Inter, system-ui, sans-serif"

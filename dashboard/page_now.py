@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import alert_board, canary_card, parts, shared, wording
+from dashboard import alert_board, canary_card, look, parts, shared, wording
 from dashboard.alert_board import Row
 from dashboard.availability import Summary, summary
 from dashboard.causes import cause_of
-from dashboard.frame import address, banner_row, clock, guarded, page, title
+from dashboard.frame import address, banner_row, clock, guarded, page, script, title
 from dashboard.freshness import freshness
 from dashboard.happenings import Happening
 from dashboard.headline import headline
@@ -27,6 +27,7 @@ RECENT_MOVES = 6
 @page
 def now() -> None:
     """The first page."""
+    script(look.HOLD)
     manager, running = title("Now", live=True)
     banner_row(manager)
 

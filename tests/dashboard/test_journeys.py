@@ -80,6 +80,24 @@ def test_the_first_page_stays_alive_and_can_be_paused(page: Page, outage: str) -
     assert "live=" in page.url
 
 
+def test_a_refresh_takes_neither_focus_nor_selection_away(page: Page, outage: str) -> None:
+    go(page, outage)
+    chip = page.locator(".sg-chip", has_text="Last request").locator(".sg-chip-value")
+    link = page.locator(".sg-more", has_text="Alerts")
+    link.focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.sg-legend'))")
+    selected = page.evaluate("getSelection().toString()")
+    assert "Secondary" in selected
+    for _ in range(2):
+        expect(chip).not_to_have_text(chip.inner_text())
+        expect(link).to_be_focused()
+        assert page.evaluate("getSelection().toString()") == selected
+    page.locator(".sg-title h1").click()
+    expect(chip).not_to_have_text(chip.inner_text())
+    expect(link).not_to_be_focused()
+    assert page.evaluate("getSelection().toString()") == ""
+
+
 def test_a_view_is_in_its_address_and_comes_back_with_it(page: Page, outage: str) -> None:
     go(page, f"{outage}/requests?span=24h&outcome=shed")
     outcome = page.get_by_role("combobox", name="Outcome")
