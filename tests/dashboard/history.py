@@ -73,7 +73,8 @@ url_env = "SLACK_WEBHOOK"
 SAYS = {
     "SecondaryActiveTooLong": f"{MANAGER} has run on its secondary for 15 min",
     "RateLimited": f"{MANAGER} runs into its provider's rate limit",
-    "SecondaryServing": f"100 % of {MANAGER}'s answers come from its secondary, although primary is active",
+    "DeliveryFailing": "notifications do not reach a receiver",
+    "OverrideForgotten": f"an operator has pinned {MANAGER} for 12 min",
     "Watchdog": "rules are evaluated and notifications are sent",
 }
 
@@ -86,6 +87,10 @@ def said(rule: str) -> str:
 def remembered(rule: str) -> str:
     """What is remembered of an alert, as far as a page reads it."""
     return json.dumps({"annotations": {"summary": SAYS[rule]}})
+
+
+PINNED_FOR = 12 * MINUTE
+"""Long enough for alerts about it to be pending, too short for them to fire."""
 
 
 class Moment(StrEnum):
@@ -261,7 +266,7 @@ class Day:
         if self.moment is Moment.PINNED:
             moves.append(
                 (
-                    self.now - 20 * MINUTE,
+                    self.now - PINNED_FOR,
                     lambda: self._act("set", "secondary", "Provider maintenance until 04:00", "ana"),
                 )
             )
@@ -606,8 +611,11 @@ class Day:
             )
             if after in ("firing", "resolved"):
                 self._notify(connection, ts_ms, rule, severity, after)
+        pinned = self.moment is Moment.PINNED
         for rule, severity in (("SecondaryActiveTooLong", "critical"), ("RateLimited", "warning")):
             state, since = ("inactive", self.now - 6 * HOUR)
+            if rule == "SecondaryActiveTooLong" and pinned:
+                state, since = "pending", self.now - PINNED_FOR
             if rule == "SecondaryActiveTooLong" and firing:
                 state, since = "firing", firing[-1][0].moved + 15 * MINUTE
             labels = json.dumps({"alertname": rule, "manager": MANAGER, "severity": severity})
@@ -617,7 +625,9 @@ class Day:
             )
         self._standing(connection, "Watchdog", None, "none", "firing", self.now - 30 * HOUR)
         if self.moment is Moment.DURING:
-            self._standing(connection, "SecondaryServing", MANAGER, "warning", "pending", self.now - 3 * MINUTE)
+            self._standing(connection, "DeliveryFailing", None, "warning", "firing", firing[-1][0].moved + 16 * MINUTE)
+        if pinned:
+            self._standing(connection, "OverrideForgotten", MANAGER, "info", "pending", self.now - PINNED_FOR)
         connection.execute(
             "INSERT INTO silences VALUES (?,?,?,?,?,?,?)",
             [

@@ -243,6 +243,12 @@ def test_prompts_and_answers_cannot_bring_markup(opened: Opened, copied: Callabl
     assert "<script>alert" not in said
 
 
+def test_an_alert_that_may_fire_says_how_much_of_its_time_is_over(opened: Opened, stores: dict[Moment, Path]) -> None:
+    said = words(opened(stores[Moment.PINNED]))
+    for rule, progress in (("SecondaryActiveTooLong", r"1\d min of 15 min"), ("OverrideForgotten", r"1\d min of 4 h")):
+        assert re.search(rf"Pending.*{rule}.*{progress}", said), rule
+
+
 @pytest.mark.parametrize("page", ["now", "control"])
 def test_a_reason_stands_by_itself_so_that_one_from_right_to_left_moves_nothing_else(
     opened: Opened, stores: dict[Moment, Path], page: str

@@ -43,7 +43,7 @@ STEPS: list[tuple[str, list[Click], list[Said]]] = [
     (
         "Is the page still valid?",
         [],
-        ["Active alerts", "SecondaryActiveTooLong", re.compile(r"for \d+ min"), "Pending", "of 5 min"],
+        ["Active alerts", "SecondaryActiveTooLong", "Firing", re.compile(r"for \d+ min")],
     ),
     ("What exactly fails?", [LATEST, css(".sg-idlist a")], ["503", "The model is overloaded"]),
     ("Our key and quota, or the provider?", [], ["Wait for the provider", "Provider errors (5xx)", "429 share"]),
