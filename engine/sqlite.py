@@ -37,6 +37,9 @@ __all__ = [
     "version",
 ]
 
+# For a value without an adapter one is searched for by catching errors: a microsecond for every NULL that is written.
+sqlite3.register_adapter(type(None), lambda none: none)
+
 Connection = sqlite3.Connection
 Row = sqlite3.Row
 Error = sqlite3.Error
