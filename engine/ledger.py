@@ -252,16 +252,20 @@ class Page:
         self._totals: dict[Key, list[float]] = {}
 
     def request(self, record: RequestRecord) -> None:
-        """One finished call with its attempts and its own failovers."""
+        """One finished call with its attempts and its own failovers.
+
+        Members of enumerations become plain texts, which the database library takes without a search for an adapter.
+        """
         synthetic = int(record.synthetic)
         counts = not synthetic and record.role != UNTRIED
         ttft, attempts = record.ttft_ms, record.attempts
         self._postings.append(
             (
-                record.id, record.ts_ms, record.manager, record.instance, record.epoch, record.active_role, record.role,
-                record.model, record.status_code, record.outcome.value, record.code, record.failover_cause,
-                len(attempts), int(record.streamed), record.duration_ms, ttft, record.overhead_us, record.input_tokens,
-                record.output_tokens, record.cost_usd, record.finish_reason, synthetic,
+                record.id, record.ts_ms, record.manager, record.instance, record.epoch, str(record.active_role),
+                str(record.role), record.model, record.status_code, str(record.outcome), record.code,
+                record.failover_cause, len(attempts), int(record.streamed), record.duration_ms, ttft,
+                record.overhead_us, record.input_tokens, record.output_tokens, record.cost_usd, record.finish_reason,
+                synthetic,
                 self._ledger.prompt_hash(record.prompt_text),
                 bucket_of(record.duration_ms) if counts else None,
                 bucket_of(ttft) if counts and ttft is not None else None,
@@ -370,8 +374,8 @@ _UNTRIED_ROW: Key = (None,) * len(ATTEMPT)
 
 def _tried(attempt: AttemptRecord) -> Key:
     return (
-        attempt.n, attempt.ts_ms, attempt.role, attempt.model, attempt.status_code, attempt.category,
-        attempt.duration_ms, attempt.waited_ms, attempt.breaker_state, attempt.error, attempt.input_tokens,
+        attempt.n, attempt.ts_ms, str(attempt.role), attempt.model, attempt.status_code, str(attempt.category),
+        attempt.duration_ms, attempt.waited_ms, str(attempt.breaker_state), attempt.error, attempt.input_tokens,
         attempt.output_tokens, attempt.cost_usd, int(attempt.usage_estimated),
     )  # fmt: skip
 

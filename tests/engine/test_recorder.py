@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,26 @@ def test_a_mistake_in_making_a_record_is_its_own_trouble(store: Store, recorder:
     assert [type(ticket.error) for ticket in (good, bad)] == [type(None), RecordRejected]
     assert recorder.submit([request()], here=True).wait(PATIENCE_S)
     assert rows(store, "SELECT count(*) FROM requests") == [(2,)]
+
+
+def test_no_value_of_a_request_is_looked_up_in_the_databases_adapters(store: Store, recorder: Recorder) -> None:
+    searched = []
+
+    class Member(str):
+        """As a role or a category is: text to everybody but the database library."""
+
+        __slots__ = ()
+
+        def __conform__(self, _protocol: object) -> str:
+            searched.append(str(self))
+            return str(self)
+
+    tried = attempt(role=Member("primary"), category=Member("ok"), breaker_state=Member("closed"))
+    again = replace(tried, n=2)
+    one = request(active_role=Member("primary"), role=Member("primary"), attempts=(tried, again))
+    assert recorder.submit([one]).wait(PATIENCE_S)
+    assert rows(store, "SELECT role, category, breaker_state FROM attempts") == [("primary", "ok", "closed")] * 2
+    assert searched == []
 
 
 def test_callers_that_write_for_themselves_still_get_their_log_checkpointed(store: Store, recorder: Recorder) -> None:
