@@ -39,6 +39,7 @@ from engine.ids import new_id
 from engine.queries import InstanceRow
 from engine.recorder import Recorder
 from engine.sqlite import Connection
+from engine.turns import computing
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +242,8 @@ class AlertService:
 
     def _run(self, rules: RuleSet | None) -> None:
         try:
-            report = self.ticker.tick(None) if rules is None else self.ticker.tick(rules.rules, rules.lost)
+            with computing():
+                report = self.ticker.tick(None) if rules is None else self.ticker.tick(rules.rules, rules.lost)
         except Overtaken:
             log.info("another evaluator was faster; this tick wrote nothing")
             return

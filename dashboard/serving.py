@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +30,6 @@ from engine.store import Store
 DEMO_VARIABLE: Final = "SWITCHGEAR_DEMO"
 GATEWAY: Final = "dashboard.serving:gateway"
 WATCHER: Final = "dashboard.serving:watcher"
-
-SWITCH_INTERVAL: Final = 0.0005
-"""Seconds a thread may keep the interpreter from the others; Python's 5 ms would let a busy request thread hold up
-the commit that another answer waits for."""
 
 GARBAGE_AFTER: Final = 10_000
 """Containers that have come to stay since the last look for garbage in cycles; with Python's 700, at some thousand
@@ -108,7 +103,6 @@ def watcher() -> Starlette:
 
 def _application(*, serve_models: bool) -> Starlette:
     logs()
-    sys.setswitchinterval(SWITCH_INTERVAL)
     config = configured()
     instance = Instance.open(config)
     companions = [_alerts(config, instance)]

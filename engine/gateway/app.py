@@ -28,6 +28,7 @@ from engine.ids import new_id
 from engine.instance import Instance
 from engine.metrics import Exposition
 from engine.providers.base import load_library
+from engine.turns import computing
 
 CHAT_PATH: Final = "/v1/chat/completions"
 
@@ -177,8 +178,12 @@ def _metrics_routes(gateway: Gateway) -> list[Route]:
     instance = gateway.instance
     exposition = Exposition(instance.recorder.store, instance.config, own=instance.gauges)
 
+    def rendered(accept: str) -> tuple[bytes, str]:
+        with computing():
+            return exposition.render(accept)
+
     async def metrics(request: HTTPRequest) -> Response:
-        body, content_type = await asyncio.to_thread(exposition.render, request.headers.get("accept", ""))
+        body, content_type = await asyncio.to_thread(rendered, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     return [Route("/metrics", metrics)]
