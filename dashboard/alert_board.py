@@ -12,7 +12,7 @@ from alerts.vocabulary import PERCENTILES
 from dashboard.times import Clockface, dollars, number, percent
 from dashboard.wording import WATCHDOG
 from engine.durations import describe
-from engine.queries_dashboard import AlertRow, Silence
+from engine.queries.control_room import AlertRow, Silence
 
 SHARES = frozenset({"error_rate", "secondary_share", "primary_traffic_ratio"})
 SECONDS = frozenset({*PERCENTILES, "agreement_age", "outbox_age"})

@@ -17,10 +17,10 @@ from dashboard.preview_card import preview_address, preview_card
 from dashboard.times import DAY_MS, Clockface, about
 from dashboard.wording import Tone
 from engine import queries
-from engine import queries_dashboard as ask
 from engine.core.errors import SwitchgearError
 from engine.durations import describe
-from engine.queries_dashboard import AlertRow, Silence
+from engine.queries import control_room as ask
+from engine.queries.control_room import AlertRow, Silence
 from engine.sqlite import Connection
 
 HISTORY_ROWS = 100

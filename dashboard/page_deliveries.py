@@ -14,9 +14,9 @@ from dashboard.markup import Child, Html, div, link, literal, span, tag
 from dashboard.parts import badge
 from dashboard.times import Clockface, milliseconds, whole
 from dashboard.wording import Face, Tone
-from engine import queries_dashboard as ask
 from engine.core.errors import SwitchgearError
-from engine.queries_dashboard import Delivery, Notification, ReceiverSums
+from engine.queries import control_room as ask
+from engine.queries.control_room import Delivery, Notification, ReceiverSums
 from engine.sqlite import Connection
 
 PAGE_ROWS = 30

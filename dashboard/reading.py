@@ -12,7 +12,6 @@ from typing import Any
 from dashboard.happenings import Happening, happenings
 from dashboard.times import DAY_MS, MINUTE_MS
 from engine import queries
-from engine import queries_dashboard as ask
 from engine.config import Config
 from engine.core.agreement import Document, DocumentError
 from engine.core.events import BreakerRecord
@@ -20,6 +19,7 @@ from engine.fleet.view import FleetState
 from engine.overview import fleet
 from engine.percentiles import quantile
 from engine.queries import AttemptPoint, CanaryResult, EndsPoint, EventKind, InstanceRow, TrafficPoint
+from engine.queries import control_room as ask
 from engine.sqlite import Connection
 
 ROLES = ("primary", "secondary")

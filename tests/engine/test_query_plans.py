@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "dashboard"))
 from dashboard.casefile import read_case, read_incidents, read_lines
 from dashboard.reading import read_live, read_past
 from engine import hours, queries
-from engine import queries_dashboard as ask
 from engine.config import Config
 from engine.queries import EventKind, RequestFilter, Window
+from engine.queries import control_room as ask
 from engine.queries.search import filtered_requests
 from engine.queries.spans import span_sums
 from engine.sqlite import Connection

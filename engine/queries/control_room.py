@@ -1,6 +1,6 @@
-"""What only the control room asks the store; everything else it asks is in `engine.queries`.
+"""What only the control room asks the store; everything else it asks is what the package exports.
 
-Guarantees as there: read-only, bounded by an index or by sums of minutes, typed, on the caller's snapshot.
+The guarantees are the same: read-only, bounded by an index or by sums of minutes, typed, on the caller's snapshot.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "dashboard"))
 from history import MANAGER, Moment, write_history
 
 from engine import queries
-from engine import queries_dashboard as ask
 from engine.hours import roll_up_due
 from engine.queries import RequestFilter
+from engine.queries import control_room as ask
 from engine.queries.search import filtered_requests
 from engine.queries.spans import SpanSums, span_sums
 from engine.recorder import Recorder
