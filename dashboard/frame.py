@@ -142,13 +142,13 @@ def managers() -> list[str]:
     return list(shared.config().managers)
 
 
-def title(text: str, note: str = "", *, live: bool = False) -> tuple[str, bool]:
+def title(text: str, note: str = "", *, live: Callable[[str], bool] | None = None) -> tuple[str, bool]:
     """The title row.
 
     Args:
         text: The page's name.
         note: What it is for.
-        live: Whether the page refreshes itself and can be paused.
+        live: Whether the page of a manager refreshes itself and can be paused; none does when nothing is said.
 
     Returns:
         The chosen manager, and whether the page should refresh itself.
@@ -170,7 +170,8 @@ def title(text: str, note: str = "", *, live: bool = False) -> tuple[str, bool]:
             )
         else:
             chosen = names[0]
-        if live:
+        manager = chosen or names[0]
+        if live is not None and live(manager):
             running = st.toggle(
                 "Live",
                 value=True,
@@ -178,7 +179,7 @@ def title(text: str, note: str = "", *, live: bool = False) -> tuple[str, bool]:
                 bind="query-params",
                 help="Off: the page stands still until you turn it on again",
             )
-    return chosen or names[0], running
+    return manager, running
 
 
 def banner(live: Live, face: Clockface) -> Html | None:

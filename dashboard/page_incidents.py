@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, export, parts, shared, wording
+from dashboard import charts, export, look, parts, shared, wording
 from dashboard.availability import Health, Summary, summary
 from dashboard.casefile import ENDINGS, CaseFile, Line, advices_of, before_during_after, what_failed
 from dashboard.charts import Series
-from dashboard.frame import address, banner_row, clock, named, page, pager, theme, title
+from dashboard.frame import address, banner_row, clock, guarded, named, page, pager, script, theme, title
 from dashboard.markup import Html, div, icon, join, link, span, tag
 from dashboard.timeline import evidence_table, sentence, timeline
 from dashboard.times import DAY_MS, MINUTE_MS, Clockface, about, number, percent, whole
@@ -16,6 +16,8 @@ from dashboard.wording import Face, Tone
 
 SPANS = {"24h": 1, "7d": 7, "30d": 30}
 SPAN_LABELS = {"24h": "24 h", "7d": "7 days", "30d": "30 days"}
+REFRESH_EVERY = 10.0
+"""Seconds; while an incident goes on."""
 PAGE_ROWS = 50
 GAP_BINS = 3
 """Bins without an answer from which on latency is not known any more."""
@@ -24,13 +26,23 @@ GAP_BINS = 3
 @page
 def incidents() -> None:
     """The list, or the one the address names."""
-    manager, _ = title("Incidents", "Derived from breakers, failovers and alerts")
-    banner_row(manager)
     chosen = st.query_params.get("incident") or st.query_params.get("at")
+    manager, running = title(
+        "Incidents",
+        "Derived from breakers, failovers and alerts",
+        live=lambda manager: bool(chosen) and _goes_on(shared.case(manager, chosen or "")),
+    )
+    banner_row(manager)
+    if running:
+        script(look.HOLD)
     if chosen:
-        _detail(manager, chosen)
+        _detail(manager, chosen, refreshing=running)
     else:
         _list(manager)
+
+
+def _goes_on(case: CaseFile | None) -> bool:
+    return case is not None and case.incident.end_ms is None
 
 
 def _degraded_note(totals: Summary, bin_minutes: int) -> str:
@@ -97,9 +109,19 @@ def ending_face(line: Line | CaseFile) -> Face:
     return Face(word.capitalize(), "check_circle", Tone.OK)
 
 
-def _detail(manager: str, chosen: str) -> None:
-    case, face = shared.case(manager, chosen), clock()
+def _detail(manager: str, chosen: str, *, refreshing: bool) -> None:
     parts.show(link(address("incidents"), icon("arrow_back"), "All incidents", cls="sg-back"))
+
+    @st.fragment(run_every=REFRESH_EVERY if refreshing else None)
+    def body() -> None:
+        guarded(lambda: _picture(manager, chosen))
+
+    body()
+
+
+def _picture(manager: str, chosen: str) -> None:
+    """One incident as it is now."""
+    case, face = shared.case(manager, chosen), clock()
     if case is None:
         parts.show(
             parts.empty_card(

@@ -28,7 +28,7 @@ RECENT_MOVES = 6
 def now() -> None:
     """The first page."""
     script(look.HOLD)
-    manager, running = title("Now", live=True)
+    manager, running = title("Now", live=lambda _: True)
     banner_row(manager)
 
     @st.fragment(run_every=REFRESH_EVERY if running else None)

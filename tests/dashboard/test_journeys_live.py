@@ -128,6 +128,10 @@ def test_an_incident_arrives_on_the_open_page_and_goes_again(page: Page, place: 
         expect(page.get_by_text("What tripped it")).to_be_visible()
         expect(page.locator(".sg-headline")).to_contain_text("Ongoing")
 
+        upstream.set(PRO, Fault())
+        expect(page.get_by_text("the probe succeeded")).to_be_visible(timeout=ARRIVES_MS)
+        assert page.evaluate("window.kept") is True, "its own page was not loaded again either"
+
 
 def test_a_pin_on_the_dashboard_is_obeyed_by_the_gateway(page: Page, place: Place, upstream: Upstream) -> None:
     say(place)
