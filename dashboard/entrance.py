@@ -70,6 +70,27 @@ def routes(config: Config) -> list[Route]:
     return [Route("/sign-in", sign_in, methods=["POST"]), Route("/sign-out", sign_out, methods=["POST"])]
 
 
+class OwnFrames:
+    """Lets no page of another site put ours into a frame, where a click could be made to mean something else.
+
+    Args:
+        app: Streamlit's application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with a header that browsers obey."""
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["content-security-policy"] = "frame-ancestors 'self'"
+            await send(message)
+
+        await self._app(scope, receive, framed)
+
+
 class WayBack:
     """Leads who signs in by OIDC to the page they came for; Streamlit leads everybody to the first one.
 

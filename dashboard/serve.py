@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from starlette.middleware import Middleware
 
-from dashboard.entrance import WayBack, routes
+from dashboard.entrance import OwnFrames, WayBack, routes
 from dashboard.look import HERE, streamlit_options
 from engine.config import Config, is_loopback, load
 from engine.config.config import PATH_VARIABLE
@@ -61,7 +61,8 @@ def run(config: Config, port: int | None = None, *, demo: bool = False) -> None:
     from streamlit.starlette import App  # noqa: PLC0415 - slow to import, and only the server needs it
 
     sys.argv = [str(SCRIPT)]
-    App(SCRIPT, routes=routes(config), middleware=[Middleware(WayBack)]).run(config=options(config, port))
+    middleware = [Middleware(OwnFrames), Middleware(WayBack)]
+    App(SCRIPT, routes=routes(config), middleware=middleware).run(config=options(config, port))
 
 
 def _leave(*_: object) -> None:

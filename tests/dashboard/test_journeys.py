@@ -258,6 +258,11 @@ def test_no_page_scrolls_sideways_and_nothing_sticks_out_of_its_card(chrome: Bro
     opened.context.close()
 
 
+def test_no_page_of_another_site_can_put_ours_into_a_frame(page: Page, outage: str) -> None:
+    page.goto(f"data:text/html,<iframe src='{outage}/deliveries'></iframe>")
+    until(page, lambda: [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"])
+
+
 def test_nothing_is_fetched_from_elsewhere(page: Page, outage: str) -> None:
     foreign: list[str] = []
     page.on("request", lambda request: foreign.append(request.url) if outage not in request.url else None)
