@@ -40,7 +40,7 @@ class Landed:
         reply: The answer, `None` when there is an error.
         error: What the caller gets instead.
         usage: Tokens over all attempts.
-        cost_usd: Price over all attempts that reported usage.
+        cost_usd: Price of the attempts whose price and usage are known.
         overhead_us: Time spent in Switchgear, microseconds.
     """
 

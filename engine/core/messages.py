@@ -324,7 +324,7 @@ class Reply:
         tool_calls: OpenAI-shaped tool calls.
         failover: Cause, when another than the active model answered, else `None`.
         epoch: The agreement's epoch this request was routed by.
-        cost_usd: Price over all attempts, `None` when a price or usage is unknown.
+        cost_usd: Price of the attempts whose price and usage are known, `None` where no attempt is such.
         overhead_us: Time spent in Switchgear rather than waiting for models, microseconds.
         raw: The provider's body in OpenAI's shape, where it speaks that.
         refusal: What the model said in place of an answer.
