@@ -72,6 +72,10 @@ class Line:
     also: str | None = None
 
 
+TOLD_WITHIN_MS: Final = MINUTE_MS
+"""A notification is on its way for some seconds before one can say that there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFile:
     """One incident with everything around it.
@@ -117,6 +121,12 @@ class CaseFile:
         kinds = (EventKind.BREAKER, EventKind.FAILOVER, EventKind.ALERT)
         within = [one for one in self.timeline if one.ts_ms >= self.incident.start_ms]
         return next((one for kind in kinds for one in within if one.kind is kind and _trips(one)), None)
+
+    @property
+    def untold(self) -> bool:
+        """Whether an alert fired in it and no notification is on record: there is no receiver, or one elsewhere."""
+        told = any(one.kind is EventKind.DELIVERY for one in self.timeline)
+        return not told and any(self.end_ms - one.ts_ms > TOLD_WITHIN_MS for one in self.alerts)
 
 
 def _trips(one: Happening) -> bool:

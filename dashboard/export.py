@@ -30,6 +30,8 @@ def facts(case: CaseFile, face: Clockface) -> list[tuple[str, str]]:
         ("Moves to secondary", str(incident.moves)),
         ("Alerts", ", ".join(incident.alerts) or "none fired"),
     ]
+    if case.untold:
+        found.append(("Notifications", "none on record here"))
     for name, health in before_during_after(case):
         if health is not None and health.total:
             found.append((f"Answered {name.lower()}", f"{percent(health.share)} of {number(health.total)}"))

@@ -191,6 +191,7 @@ def _summary(case: CaseFile, face: Clockface, manager: str) -> Html:
                 f"{number(case.harm.rescued)} rescued by the other model",
             ),
             *(parts.advice_line(advice) for advice in advices),
+            div("sg-note", "No notification of its alerts is on record here.") if case.untold else None,
         ),
         div("sg-headline-figures", *three),
         cls=f"sg-headline sg-{tone}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,5 +178,18 @@ def test_notifications_of_other_alerts_are_not_told_in_it(world: World) -> None:
             [f"o{n}", START_MS, group, f"o{n}"],
         )
         world.execute("INSERT INTO deliveries VALUES (?, 1, ?, 204, NULL, 5.0)", [f"o{n}", START_MS + 800 + n])
-    told = [sentence(one) for one in case(world).timeline if one.kind is EventKind.DELIVERY]
+    found = case(world)
+    told = [sentence(one) for one in found.timeline if one.kind is EventKind.DELIVERY]
+    assert not found.untold
     assert told == ["Notification about Mine to ops delivered (204)"]
+
+
+def test_alerts_of_which_nobody_was_told_are_said_to_be(world: World) -> None:
+    world.record(*outage(40))
+    assert not case(world).untold, "no alert fired"
+    fired(world, "Mine", START_MS + 700)
+    fired(world, "Mine", START_MS + MINUTE, "resolved", "firing")
+    found = case(world)
+    assert found.untold
+    assert "| Notifications | none on record here |" in markdown(found, Clockface(START_MS + 60 * MINUTE))
+    assert not replace(found, end_ms=START_MS + MINUTE).untold, "one may be on its way"
