@@ -32,6 +32,7 @@ class Row:
         progress: Share of its FOR that is over, 0..1.
         silenced: Whether a silence covers it.
         summary: What it says while it is pending or firing; empty otherwise.
+        description: What it says besides; while there is nothing to fill it from, names stand in the place of values.
     """
 
     rule: Rule
@@ -41,6 +42,7 @@ class Row:
     progress: float
     silenced: bool
     summary: str = ""
+    description: str = ""
 
 
 def rows(
@@ -67,14 +69,16 @@ def rows(
 def _row(rule: Rule, state: AlertRow | None, silences: Sequence[Silence], manager: str, now_ms: int) -> Row:
     labels = dict(state.labels) if state else rule.labels_for(manager)
     covered = any(_covers(one, labels, now_ms) for one in silences)
+    template = _without_values(rule.annotations.get("description", ""))
     if state is None or state.state == "inactive":
-        return Row(rule, "inactive", None, "–", 0.0, covered)
+        return Row(rule, "inactive", None, "–", 0.0, covered, description=template)
     value = shown(rule, state.value)
     held = now_ms - state.since_ms
     progress = 1.0 if state.state != "pending" or not rule.hold else min(1.0, held / rule.hold)
     stands = "watching" if state.state == "firing" and state.severity == WATCHDOG else state.state
-    said = summary(state) if stands in ("pending", "firing") else ""
-    return Row(rule, stands, state.since_ms, value, progress, covered, said)
+    said = _said(state) if stands in ("pending", "firing") else {}
+    summary, description = said.get("summary", ""), said.get("description", template)
+    return Row(rule, stands, state.since_ms, value, progress, covered, summary, description)
 
 
 def _covers(one: Silence, labels: dict[str, str], now_ms: int) -> bool:
@@ -105,10 +109,10 @@ def _looked_at(rule: Rule) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def summary(state: AlertRow | None) -> str:
-    """What an alert says of itself, as whoever is told reads it; empty for nothing."""
-    annotations = state.body.get("annotations") if state is not None else None
-    return str(annotations.get("summary", "")) if isinstance(annotations, dict) else ""
+def _said(state: AlertRow) -> dict[str, str]:
+    """What an alert says of itself, as whoever is told reads it."""
+    annotations = state.body.get("annotations")
+    return {name: str(text) for name, text in annotations.items()} if isinstance(annotations, dict) else {}
 
 
 def explain(one: Row, face: Clockface) -> str:
@@ -129,6 +133,6 @@ def explain(one: Row, face: Clockface) -> str:
     return f"It was resolved at {face.text(one.since_ms)}."
 
 
-def without_values(template: str) -> str:
+def _without_values(template: str) -> str:
     """A rule's text while there is no alert to fill it from: names in the place of values."""
     return re.sub(r"\{\{\s*(\w+)[^}]*\}\}", r"‹\1›", template)

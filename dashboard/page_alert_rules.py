@@ -128,7 +128,7 @@ def _detail(one: Row, history: Sequence[Happening], face: Clockface) -> Html:
                 ("Line", str(rule.line)),
             ]
         ),
-        tag("p", alert_board.without_values(rule.annotations.get("description", "")), cls="sg-note sg-below"),
+        tag("p", one.description, cls="sg-note sg-below"),
         _history(own, face, named=False)
         if own
         else parts.empty("It has not changed its state in 30 days.", symbol="history"),

@@ -17,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from alerts.rules import read_rules
+from alerts.template import Facts, expand
 from engine.core.agreement import Document, Opinion, Override, Verdict, Vote
 from engine.core.events import (
     AttemptRecord,
@@ -31,6 +33,7 @@ from engine.core.events import (
 from engine.core.messages import Role
 from engine.ids import IdSource, time_of
 from engine.recorder import Recorder
+from engine.shipped import shipped
 from engine.sqlite import Connection, sqlite3
 from engine.store import Store
 
@@ -40,6 +43,8 @@ MANAGER = "chat"
 INSTANCE = "web-1/4711"
 HOSTS = {INSTANCE: "web-1", "web-2/812": "web-2"}
 MODELS = {"primary": "gemini-2.5-pro", "secondary": "gemini-2.5-flash"}
+PRICES = {"primary": (1.25, 10.0), "secondary": (0.30, 2.50)}
+"""USD per million tokens in and out."""
 
 CONFIG = """
 [server]
@@ -70,23 +75,18 @@ url_env = "SLACK_WEBHOOK"
 """
 
 
-SAYS = {
-    "SecondaryActiveTooLong": f"{MANAGER} has run on its secondary for 15 min",
-    "RateLimited": f"{MANAGER} runs into its provider's rate limit",
-    "DeliveryFailing": "notifications do not reach a receiver",
-    "OverrideForgotten": f"an operator has pinned {MANAGER} for 12 min",
-    "Watchdog": "rules are evaluated and notifications are sent",
-}
+RULES = {rule.alert: rule for rule in read_rules(shipped("alerts.toml")).rules}
 
 
-def said(rule: str) -> str:
-    """The annotations of an alert, as the evaluator writes them."""
-    return json.dumps({"summary": SAYS[rule]})
+def said(rule: str, now_ms: int, active_ms: int, value: float | None = None) -> dict[str, str]:
+    """The annotations of an alert, as the evaluator fills them."""
+    facts = Facts({"alertname": rule, "manager": MANAGER}, value, active_ms, now_ms)
+    return {name: expand(text, facts) for name, text in RULES[rule].annotations.items()}
 
 
-def remembered(rule: str) -> str:
+def remembered(rule: str, now_ms: int, active_ms: int, value: float | None = None) -> str:
     """What is remembered of an alert, as far as a page reads it."""
-    return json.dumps({"annotations": {"summary": SAYS[rule]}})
+    return json.dumps({"annotations": said(rule, now_ms, active_ms, value)})
 
 
 PINNED_FOR = 12 * MINUTE
@@ -332,6 +332,8 @@ class Day:
         tokens = rng.randint(200, 3000)
         answered = outcome is RequestOutcome.OK
         duration = max(float(self.at - started), sum(a.duration_ms + a.waited_ms for a in attempts))
+        overhead, written = rng.randint(120, 420), rng.randint(50, 900) if answered else 0
+        into, out = PRICES[role]
         failover: tuple[FailoverRecord, ...] = ()
         if cause and answered:
             failover = (
@@ -356,10 +358,10 @@ class Day:
             number > 0.4,
             duration,
             duration * 0.35 if answered else None,
-            rng.randint(120, 420),
+            overhead,
             tokens if answered else None,
-            rng.randint(50, 900) if answered else None,
-            0.0042 if answered else None,
+            written if answered else None,
+            (tokens * into + written * out) / 1e6 if answered else None,
             "stop" if answered else None,
             failovers=failover,
             prompt_text="Summarise <b>this</b>",
@@ -603,11 +605,12 @@ class Day:
         for ts_ms, rule, severity, before, after, value in sorted(rows):
             self.at = ts_ms
             labels = json.dumps({"alertname": rule, "manager": MANAGER, "severity": severity})
+            text = json.dumps(said(rule, ts_ms, ts_ms - (10_000 if after == "pending" else 15 * MINUTE), value))
             connection.execute(
                 "INSERT INTO alert_transitions (id, ts_ms, rule, fingerprint, manager, labels, "
                 "from_state, to_state, value, annotations)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                [self.new_id(), ts_ms, rule, f"{rule}-{MANAGER}", MANAGER, labels, before, after, value, said(rule)],
+                [self.new_id(), ts_ms, rule, f"{rule}-{MANAGER}", MANAGER, labels, before, after, value, text],
             )
             if after in ("firing", "resolved"):
                 self._notify(connection, ts_ms, rule, severity, after)
@@ -618,10 +621,12 @@ class Day:
                 state, since = "pending", self.now - PINNED_FOR
             if rule == "SecondaryActiveTooLong" and firing:
                 state, since = "firing", firing[-1][0].moved + 15 * MINUTE
+            active = since - 15 * MINUTE if state == "firing" else since
+            told = remembered(rule, since if state == "firing" else self.now, active)
             labels = json.dumps({"alertname": rule, "manager": MANAGER, "severity": severity})
             connection.execute(
                 "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
-                [f"{rule}-{MANAGER}", rule, MANAGER, severity, labels, state, None, since, remembered(rule)],
+                [f"{rule}-{MANAGER}", rule, MANAGER, severity, labels, state, None, since, told],
             )
         self._standing(connection, "Watchdog", None, "none", "firing", self.now - 30 * HOUR)
         if self.moment is Moment.DURING:
@@ -646,9 +651,10 @@ class Day:
     ) -> None:
         """An alert that stands somewhere and has told nobody."""
         labels = {"alertname": rule, "severity": severity} | ({"manager": manager} if manager else {})
+        told = remembered(rule, self.now, since, 1.0)
         connection.execute(
             "INSERT INTO alert_states VALUES (?,?,?,?,?,?,?,?,?)",
-            [f"{rule}-{manager}", rule, manager, severity, json.dumps(labels), state, 1.0, since, remembered(rule)],
+            [f"{rule}-{manager}", rule, manager, severity, json.dumps(labels), state, 1.0, since, told],
         )
 
     def _notify(self, connection: Connection, ts_ms: int, rule: str, severity: str, state: str) -> None:

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from alerts.expression import compile_expression
 from alerts.rules import Rule
 from dashboard import alert_board
+from engine.queries.control_room import AlertRow
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,13 @@ def test_the_rule_that_a_link_names_comes_first_and_its_history_says_how_long_it
     said = words(at)
     assert said.index("Silence it") < said.index('aria-label="Alert rules"')
     assert re.search(r"Resolved.{1,120}after \d+ min", said)
+
+
+def test_a_description_has_values_once_there_is_an_alert_to_fill_it_from() -> None:
+    rule = Rule("A", compile_expression("true"), annotations={"description": "moved away at {{ since }}"})
+    said = {"annotations": {"summary": "it is so", "description": "moved away at 12:00"}}
+    state = AlertRow("f", "A", "chat", "warning", {}, "firing", 1.0, 0, said)
+    (calm,) = alert_board.rows([rule], [], [], "chat", 1_000)
+    (stands,) = alert_board.rows([rule], [state], [], "chat", 1_000)
+    assert calm.description == "moved away at ‹since›"
+    assert (stands.summary, stands.description) == ("it is so", "moved away at 12:00")
