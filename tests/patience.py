@@ -84,7 +84,7 @@ def _wait(
                 return found, used
             last = found
         except despite as error:
-            last = error
+            last = error.with_traceback(None)  # it would hold this frame, and an answer that it has open, in a circle
     spent = f"{looks} looks in {time.monotonic() - began:.1f} s"
     msg = f"did not come true within {within:g} s ({spent}): {_line(check)}; it last gave {last!r} {told()}".rstrip()
     raise AssertionError(msg)

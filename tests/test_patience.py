@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -102,3 +104,29 @@ def test_never_watches_for_its_time_and_fails_when_it_happens() -> None:
 def test_never_watches_for_its_whole_time_after_a_pause() -> None:
     with pytest.raises(AssertionError, match="came true"):
         never(after_a_pause(5, 1.0), during=0.5, every=0.01)
+
+
+def test_what_a_check_raised_is_let_go_at_once() -> None:
+    """An answer with status 503 stayed open until the next look for garbage, which failed whatever test ran then."""
+
+    class Unavailable(OSError):
+        pass
+
+    raised = list[weakref.ref[Unavailable]]()
+
+    def made() -> Unavailable:
+        error = Unavailable()
+        raised.append(weakref.ref(error))
+        return error
+
+    def check() -> bool:
+        if not raised:
+            raise made()
+        return True
+
+    gc.disable()
+    try:
+        eventually(check, despite=(OSError,))
+        assert raised[0]() is None
+    finally:
+        gc.enable()
