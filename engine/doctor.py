@@ -122,9 +122,8 @@ def keys(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     wrong: dict[str, str] = {}
     for key in config.providers:
         settings = config.provider_settings(key, environ)
-        if settings.key_trouble is not None:
-            what = "is not set" if settings.api_key is None else "holds more than a key, or none"
-            wrong[settings.api_key_env] = f"{what}: providers.{key} has no key"
+        if settings.key_fault is not None:
+            wrong[settings.api_key_env] = f"{settings.key_fault}: providers.{key} has no key"
     for receiver in config.alerts.receivers:
         for variable in (receiver.url_env, receiver.secret_env):
             if variable and not environ.get(variable):

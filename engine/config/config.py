@@ -64,16 +64,19 @@ class ProviderSettings:
     base_url: str
 
     @property
+    def key_fault(self) -> str | None:
+        """What is wrong with the variable that is named for the key; `None` for nothing, or where none is named."""
+        if not self.api_key_env:
+            return None
+        if self.api_key is None:
+            return "is not set"
+        return None if all("!" <= letter <= "~" for letter in self.api_key) else "holds more than a key, or none"
+
+    @property
     def key_trouble(self) -> str | None:
         """Why a key that is named cannot be used, and what to do; `None` when it can, or none is named."""
-        variable, key = self.api_key_env, self.api_key
-        if not variable:
-            return None
-        if key is None:
-            return f"the environment variable {variable} is not set: export {variable}=KEY"
-        if not all("!" <= letter <= "~" for letter in key):
-            return f"the environment variable {variable} holds more than a key, or none: export {variable}=KEY"
-        return None
+        fault, variable = self.key_fault, self.api_key_env
+        return None if fault is None else f"the environment variable {variable} {fault}: export {variable}=KEY"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from engine.core.value import value
 
 JSON = Mapping[str, Any]
 
+ANSWER_LIMITS = ("max_completion_tokens", "max_tokens")
+"""Fields of OpenAI's that say how long an answer may be, the newer one first."""
+
 
 class Role(StrEnum):
     """The two places a model can have in a manager."""
@@ -137,7 +140,7 @@ class Request:
     @property
     def longest_answer(self) -> int | None:
         """The longest answer wanted, in tokens, also where it is said in a field that passes through."""
-        given = (self.max_output_tokens, *(self.options.get(name) for name in ("max_completion_tokens", "max_tokens")))
+        given = (self.max_output_tokens, *map(self.options.get, ANSWER_LIMITS))
         return next((limit for limit in given if isinstance(limit, int)), None)
 
     @property

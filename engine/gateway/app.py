@@ -178,12 +178,10 @@ def _metrics_routes(gateway: Gateway) -> list[Route]:
     instance = gateway.instance
     exposition = Exposition(instance.recorder.store, instance.config, own=instance.gauges)
 
-    def rendered(accept: str) -> tuple[bytes, str]:
-        with computing():
-            return exposition.render(accept)
+    render = computing()(exposition.render)
 
     async def metrics(request: HTTPRequest) -> Response:
-        body, content_type = await asyncio.to_thread(rendered, request.headers.get("accept", ""))
+        body, content_type = await asyncio.to_thread(render, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     return [Route("/metrics", metrics)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from engine.core.errors import InvalidRequest, SwitchgearError
-from engine.core.messages import JSON, Account, Chunk, Reply, Request, Role, Usage
+from engine.core.messages import ANSWER_LIMITS, JSON, Account, Chunk, Reply, Request, Role, Usage
 from engine.providers.json_text import written
 from engine.recording import UNTRIED
 
@@ -30,7 +30,6 @@ OURS: Final = frozenset(
 """Fields that are understood here; every other one passes through untouched, and so does what is not of
 `stream_options` but `include_usage`, which we ask for in any case."""
 
-LIMITS: Final = ("max_completion_tokens", "max_tokens")
 DONE: Final = b"data: [DONE]\n\n"
 
 
@@ -141,13 +140,13 @@ def _format(value: Any) -> JSON | None:
 
 def _limit(fields: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
     """The bound on the answer, and the field's name where an endpoint must see the newer one."""
-    for key in LIMITS:
+    for key in ANSWER_LIMITS:
         value = fields.get(key)
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _wrong(param=key, what="must be a whole number of at least 1")
-        return value, {key: value} if key == LIMITS[0] else {}
+        return value, {key: value} if key == ANSWER_LIMITS[0] else {}
     return None, {}
 
 
